@@ -1,0 +1,1 @@
+"""anchor: a small, strongly consistent key-value store on Raft."""
