@@ -1,0 +1,78 @@
+"""What a node answers instead of a result.
+
+Each has a stable ``code`` for programs, an HTTP ``status``, and says whether the same request may
+simply be sent again (``retryable``): true only where it certainly had no effect, or where having
+it twice does no harm.
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """The root; ``str()`` is one sentence for a person."""
+
+    code = "internal"
+    status = 500
+    retryable = False
+
+
+class NoLeader(NodeError):
+    """No leader was known, or reachable, until the request's time was up. Nothing was done."""
+
+    code = "no_leader"
+    status = 503
+    retryable = True
+
+
+class RequestTimeout(NodeError):
+    """A read, or a change of membership, was not done in time."""
+
+    code = "timeout"
+    status = 504
+    retryable = True
+
+
+class CommitUnknown(NodeError):
+    """A write was handed to a leader and its fate is not known: it may yet happen, or never."""
+
+    code = "commit_unknown"
+    status = 504
+
+
+class Overloaded(NodeError):
+    """More is waiting than this node is willing to hold. Nothing was done."""
+
+    code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class DiskFull(NodeError):
+    """There is no room for a write. Nothing was done."""
+
+    code = "disk_full"
+    status = 507
+
+
+class Stopping(NodeError):
+    """The node is on its way out. Nothing was done."""
+
+    code = "stopping"
+    status = 503
+    retryable = True
+
+
+class Removed(NodeError):
+    """This node was removed from its cluster; it has nothing true to say any more."""
+
+    code = "removed"
+    status = 410
+
+
+class MembershipError(NodeError):
+    """A change of membership was refused, and the configuration is as it was."""
+
+    def __init__(self, detail: str, code: str = "membership_conflict", status: int = 409) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status
