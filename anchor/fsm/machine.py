@@ -1,0 +1,293 @@
+"""The state machine itself.
+
+One call of ``apply`` works on a :class:`_Draft`: the changes so far, seen by the entries after
+them, and nothing of the state machine touched. Only when the store has taken the whole draft do
+the state machine's own fields follow; an error on the way leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from anchor.fsm import records
+from anchor.fsm.codec import decode_batch
+from anchor.fsm.errors import FsmError, MalformedPayloadError, OutOfOrderError
+from anchor.fsm.records import Applied, KeyValue, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ORIGINS_KEPT = 256
+DIGESTS_KEPT = 4096
+
+_NO_CHANGE = object()
+
+
+class EntryKind(IntEnum):
+    """The kinds of entries, by the same numbers as the log's own."""
+
+    NOOP = 0
+    COMMAND = 1
+    CONFIGURATION = 2
+
+
+class AppliedEntry(Protocol):
+    """A committed log entry (``raft.Entry`` is one)."""
+
+    @property
+    def index(self) -> int:
+        """Its place in the log."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """The term of the leader that appended it."""
+        ...
+
+    @property
+    def kind(self) -> int:
+        """One of EntryKind's numbers."""
+        ...
+
+    @property
+    def payload(self) -> bytes:
+        """What its kind says it is."""
+        ...
+
+
+class StateStore(Protocol):
+    """An ordered map of bytes that takes many changes at once, or none of them."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the record at ``key``."""
+        ...
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Make all changes or none; None deletes."""
+        ...
+
+    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Give all keys that start with ``prefix``, in order, with their records."""
+        ...
+
+
+class Result(NamedTuple):
+    """What one command did. ``existed``: the key had a value before.
+
+    ``create_index`` and ``version`` are the key's own now; both are 0 once it is deleted.
+    """
+
+    existed: bool
+    create_index: int
+    mod_index: int
+    version: int
+
+
+class BatchOutcome(NamedTuple):
+    """What a batch did: a result for each command, in order; none if it was ``replayed``."""
+
+    origin: int
+    number: int
+    results: list[Result]
+    replayed: bool
+
+
+class StateMachine:
+    """Applies the log to a store, and reads from it. See the package's manual."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        record = store.get(records.APPLIED_KEY)
+        applied = Applied(0, 0, bytes(records.DIGEST_BYTES))
+        if record is not None:
+            applied = records.decode_applied(record)
+        self.applied_index, self.applied_term, self.digest = applied
+        self.configuration: bytes | None = None
+        self.configuration_index = 0
+        record = store.get(records.CONFIGURATION_KEY)
+        if record is not None:
+            self.configuration_index, self.configuration = records.decode_configuration(record)
+        # Ordered by the index of the last batch, the oldest first: an origin moves to the end
+        # when a batch of it is applied.
+        self._origins = _load_origins(store)
+        # The digest after index i stands at i % DIGESTS_KEPT, with i beside it.
+        self._digests: list[tuple[int, bytes]] = [(-1, b"")] * DIGESTS_KEPT
+        self._remember_digest(applied.last_index, applied.digest)
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """Give what ``key`` holds after the last applied entry. A few µs."""
+        record = self._store.get(b"k" + key)
+        return None if record is None else records.decode_value(record)
+
+    def digest_at(self, index: int) -> bytes | None:
+        """Give the digest after the entry at ``index``, if that is among the last few thousand.
+
+        After a restart only the newest is known.
+        """
+        found, digest = self._digests[index % DIGESTS_KEPT]
+        return digest if found == index else None
+
+    def apply(self, entries: Sequence[AppliedEntry]) -> list[BatchOutcome | None]:
+        """Apply ``entries``, which follow the last applied one, as one change of the store.
+
+        Gives an outcome for each command entry and None for the others. Raises FsmError when an
+        entry cannot be applied, and whatever the store raises; nothing has changed then.
+        """
+        if not entries:
+            return []
+        draft = _Draft(self)
+        outcomes = [draft.apply(entry) for entry in entries]
+        self._store.write(draft.finish())
+        self._accept(draft)
+        return outcomes
+
+    def _accept(self, draft: _Draft) -> None:
+        """Follow the store, which has the draft now."""
+        for index, digest in draft.digests:
+            self._remember_digest(index, digest)
+        self.applied_index, self.applied_term, self.digest = draft.applied
+        if draft.configuration is not None:
+            self.configuration_index, self.configuration = draft.configuration
+        if draft.origins is not None:
+            self._origins = draft.origins
+
+    def _remember_digest(self, index: int, digest: bytes) -> None:
+        self._digests[index % DIGESTS_KEPT] = (index, digest)
+
+
+class _Draft:
+    """The changes that some entries make, before anything is changed."""
+
+    def __init__(self, machine: StateMachine) -> None:
+        self._get_stored = machine._store.get  # noqa: SLF001 - one thing in two classes
+        self._known_origins = machine._origins  # noqa: SLF001
+        self._changes: dict[bytes, bytes | None] = {}
+        self.applied = Applied(machine.applied_index, machine.applied_term, machine.digest)
+        self.origins: dict[int, Origin] | None = None
+        self.configuration: tuple[int, bytes] | None = None
+        self.digests: list[tuple[int, bytes]] = []
+
+    def apply(self, entry: AppliedEntry) -> BatchOutcome | None:
+        """Add what one entry does."""
+        self._check_order(entry)
+        outcome: BatchOutcome | None = None
+        trace: list[bytes] = []
+        if entry.kind == EntryKind.COMMAND:
+            outcome = self._apply_batch(entry, trace)
+        elif entry.kind == EntryKind.CONFIGURATION:
+            self.configuration = (entry.index, entry.payload)
+        elif entry.kind != EntryKind.NOOP:
+            raise FsmError(
+                f"entry {entry.index} is of kind {entry.kind:d}, unknown to this version"
+            )
+        self._advance(entry, trace)
+        return outcome
+
+    def finish(self) -> dict[bytes, bytes | None]:
+        """Give all changes, with the records that say how far they go."""
+        if self.configuration is not None:
+            self._changes[records.CONFIGURATION_KEY] = records.encode_configuration(
+                *self.configuration
+            )
+        self._changes[records.APPLIED_KEY] = records.encode_applied(self.applied)
+        return self._changes
+
+    def _check_order(self, entry: AppliedEntry) -> None:
+        if entry.index != self.applied.last_index + 1:
+            raise OutOfOrderError(
+                f"entry {entry.index} cannot be applied after entry {self.applied.last_index}"
+            )
+        if entry.term < self.applied.last_term:
+            raise OutOfOrderError(
+                f"entry {entry.index} is of term {entry.term}, "
+                f"the one before it of {self.applied.last_term}"
+            )
+
+    def _apply_batch(self, entry: AppliedEntry, trace: list[bytes]) -> BatchOutcome:
+        try:
+            origin, number, operations = decode_batch(entry.payload)
+        except MalformedPayloadError as error:
+            raise MalformedPayloadError(f"entry {entry.index}: {error}") from None
+        replayed = not self._is_new(origin, number, entry.index)
+        results: list[Result] = []
+        if not replayed:
+            results = [
+                self._put(key, value, entry.index, trace)
+                if value is not None
+                else self._delete(key, entry.index, trace)
+                for key, value in operations
+            ]
+        trace.append(b"r" if replayed else b"a")
+        return BatchOutcome(origin, number, results, replayed)
+
+    def _put(self, key: bytes, value: bytes, index: int, trace: list[bytes]) -> Result:
+        stored_key = b"k" + key
+        previous = self._get(stored_key)
+        existed = previous is not None
+        create_index, version = index, 1
+        if previous is not None:
+            create_index, _, version = records.unpack_value_header(previous)
+            version += 1
+        header = records.pack_value_header(records.FORMAT, create_index, index, version)
+        self._changes[stored_key] = header + value
+        trace.append(header)
+        return Result(existed, create_index, index, version)
+
+    def _delete(self, key: bytes, index: int, trace: list[bytes]) -> Result:
+        stored_key = b"k" + key
+        previous = self._get(stored_key)
+        existed = previous is not None
+        if previous is not None:
+            self._changes[stored_key] = None
+            trace.append(previous[: records.VALUE_HEADER_BYTES])
+        return Result(existed, 0, index, 0)
+
+    def _get(self, stored_key: bytes) -> bytes | None:
+        """Give a record as the entries before this one leave it."""
+        changed = self._changes.get(stored_key, _NO_CHANGE)
+        if changed is _NO_CHANGE:
+            return self._get_stored(stored_key)
+        return changed  # type: ignore[return-value]  # the sentinel is out of the way
+
+    def _is_new(self, origin: int, number: int, index: int) -> bool:
+        """Whether this batch was not applied before; if so, remember that it is now."""
+        origins = self._known_origins if self.origins is None else self.origins
+        seen = origins.get(origin)
+        if seen is not None and number <= seen.number:
+            return False
+        if self.origins is None:
+            origins = self.origins = origins.copy()
+        origins.pop(origin, None)
+        origins[origin] = Origin(number, index)
+        self._changes[_origin_key(origin)] = records.encode_origin(origins[origin])
+        if len(origins) > ORIGINS_KEPT:
+            oldest = next(iter(origins))
+            del origins[oldest]
+            self._changes[_origin_key(oldest)] = None
+        return True
+
+    def _advance(self, entry: AppliedEntry, trace: list[bytes]) -> None:
+        """Extend the digest's chain by the entry and by what it did."""
+        chain = blake2b(self.applied.digest, digest_size=records.DIGEST_BYTES)
+        chain.update(b"%d %d %d %d " % (entry.index, entry.term, entry.kind, len(entry.payload)))
+        chain.update(entry.payload)
+        chain.update(b"".join(trace))
+        digest = chain.digest()
+        self.digests.append((entry.index, digest))
+        self.applied = Applied(entry.index, entry.term, digest)
+
+
+def _origin_key(origin: int) -> bytes:
+    return records.ORIGIN_PREFIX + origin.to_bytes(8, "big")
+
+
+def _load_origins(store: StateStore) -> dict[int, Origin]:
+    """Read the origins, the one heard of longest ago first."""
+    start = len(records.ORIGIN_PREFIX)
+    loaded = [
+        (int.from_bytes(key[start:], "big"), records.decode_origin(record))
+        for key, record in store.iterate(records.ORIGIN_PREFIX)
+    ]
+    return dict(sorted(loaded, key=lambda item: item[1].entry_index))
