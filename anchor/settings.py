@@ -1,18 +1,37 @@
 """Everything a node can be told, in one frozen value.
 
 Where values come from, later ones winning: the defaults here, the file given by ``--config``
-(TOML), the environment (``ANCHOR_*``), the flags. :mod:`anchor.cli` gathers them.
+(TOML), the environment (``ANCHOR_*``), the flags. :mod:`anchor.plan` gathers them.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = "0.1.0"
+
+MAX_VALUE_BYTES_LIMIT = 3 << 20
+"""A value travels in one gRPC message of at most 4 MiB, with its key and what goes around it."""
+
+HTTP_PORT_OFFSET = 1000
+"""A node's HTTP port is its Raft port plus this, unless said otherwise."""
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A node's settings. Units are in the names; addresses are ``host:port``."""
+    """A node's settings. Units are in the names; addresses are ``host:port``.
+
+    ``host`` is where to listen. ``advertise`` and ``http_advertise`` are what others dial; read
+    them as :attr:`address` and :attr:`http_address`, which fall back to where the node listens.
+    """
 
     node_id: str
     port: int
@@ -28,3 +47,77 @@ class Settings:
     max_value_bytes: int = 1 << 20
     max_key_bytes: int = 4096
     log_level: str = "info"
+    log_format: str = "auto"
+
+    @property
+    def address(self) -> str:
+        """Where other nodes reach this one."""
+        return self.advertise or join_address(self.host, self.port)
+
+    @property
+    def http_address(self) -> str:
+        """Where clients reach this node."""
+        return self.http_advertise or join_address(self.host, self.http_port)
+
+
+def join_address(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Take ``host:port`` or ``[IPv6]:port`` apart.
+
+    Raises:
+        ValueError: what is wrong with it, in words for the person who wrote it.
+
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or host.count("[") != host.count("]"):
+        raise ValueError("has no port; an address is HOST:PORT, like localhost:9001")
+    if ":" in host and not host.startswith("["):
+        raise ValueError("an IPv6 address is written in brackets, like [::1]:9001")
+    return parse_host(host), parse_port(port)
+
+
+def parse_host(text: str) -> str:
+    """Check a host name or address; brackets around an IPv6 address are taken off.
+
+    Raises:
+        ValueError: why nothing can be reached there.
+
+    """
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+        if ":" not in text:
+            raise ValueError("only an IPv6 address goes in brackets, like [::1]")
+    if not text:
+        raise ValueError("the host is missing")
+    if ":" in text or re.fullmatch(r"[0-9.]+", text):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError(f"{text} is not an IP address") from None
+    elif not _HOST_NAME.fullmatch(text):
+        raise ValueError("is not a host name; letters, digits, '-' and '.' make one")
+    return text
+
+
+def parse_port(text: str) -> int:
+    """Check a TCP port.
+
+    Raises:
+        ValueError: it is not one.
+
+    """
+    if re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535:
+        return int(text)
+    raise ValueError("a port is a number from 1 to 65535")
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether ``host`` means "every interface": fine to listen on, impossible to dial."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

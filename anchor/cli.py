@@ -1,0 +1,99 @@
+"""The composition root: turns a plan into a running node, a cluster, a verb or a text.
+
+Everything heavy is imported only where it is used: a verb must not pay for a node, and a node's
+gRPC objects must not exist before Gunicorn forks its worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from anchor import startup
+from anchor.plan import Mistakes, Plan, RunCluster, RunNode, RunVerb, Show
+from anchor.startup import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.node import Node
+    from anchor.settings import Settings
+
+OK, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def carry_out(plan: Plan) -> int:
+    """Do what was planned and return the exit code. Errors a person can mend take one line."""
+    try:
+        return _carry_out(plan)
+    except StartError as error:
+        for line in error.lines:
+            complain(line)
+        return ERROR
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain once more on exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _carry_out(plan: Plan) -> int:
+    if isinstance(plan, Show):
+        print(plan.text, flush=True)
+        return OK
+    if isinstance(plan, Mistakes):
+        for line in plan.lines:
+            complain(line)
+        if plan.hint:
+            print(plan.hint, file=sys.stderr)
+        return USAGE
+    for warning in plan.warnings:
+        complain(f"warning: {warning}")
+    if isinstance(plan, RunVerb):
+        from anchor import verbs  # noqa: PLC0415 - only a verb needs it
+
+        return verbs.run(plan)
+    if isinstance(plan, RunCluster):
+        from anchor import cluster  # noqa: PLC0415 - only the supervisor needs it
+
+        return cluster.run(plan)
+    return run_node(plan)
+
+
+def run_node(plan: RunNode) -> int:
+    """Serve one node until told to stop."""
+    from anchor import logs  # noqa: PLC0415 - holds locks, so comes after the patch
+
+    settings = plan.settings
+    # gRPC's C core logs by itself, in its own format, straight to stderr.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logs.configure(settings.node_id, settings.log_level, settings.log_format)
+    startup.check_clock()
+    startup.check_directory(settings.directory)
+    startup.check_port_free(settings.host, settings.port, "--port")
+    listener = startup.listen(settings.host, settings.http_port, "--http-port")
+    from anchor.api.server import serve  # noqa: PLC0415 - heavy, and only for a node
+
+    with contextlib.closing(listener):
+        return serve(settings, _node_starter(settings), listener)
+
+
+def _node_starter(settings: Settings) -> Callable[[], Node]:
+    """Make the function that the HTTP worker calls after its fork to bring the node up."""
+
+    def start_node() -> Node:
+        from anchor.node import open_node  # noqa: PLC0415 - gRPC comes after the fork
+
+        return open_node(settings)
+
+    return start_node
+
+
+def complain(line: str) -> None:
+    """Say what is wrong, in one line on standard error."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"anchor: {line}", file=sys.stderr, flush=True)

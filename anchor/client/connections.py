@@ -1,0 +1,186 @@
+"""Connections kept open, and one exchange over one of them.
+
+The question that matters for a write is whether its bytes may have left. So an exchange fails in
+two ways: :class:`NotSent`, when no connection could be had, and :class:`Broken`, when anything
+went wrong after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anchor.settings import split_address
+
+if TYPE_CHECKING:
+    import socket
+
+IDLE_SECONDS_MAX = 30.0
+"""A connection idle for longer is not reused: the other side may be about to close it."""
+
+IDLE_PER_ENDPOINT_MAX = 16
+
+
+class ExchangeError(Exception):
+    """No answer came."""
+
+
+class NotSent(ExchangeError):  # noqa: N818 - says what happened
+    """No connection could be had: the request certainly never left."""
+
+
+class Broken(ExchangeError):  # noqa: N818 - says what happened
+    """The connection failed, or took too long, once the request may have left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint said."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; ``path`` is already percent-encoded."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    consistency: str | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether sending it twice may matter."""
+        return self.method not in {"GET", "HEAD"}
+
+
+class Connections:
+    """Idle connections by endpoint; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
+        self._closed = False
+
+    def exchange(self, endpoint: str, request: Request, timeout: float) -> Answer:
+        """Send a request to one endpoint and wait for its answer, at most ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        connection = self._reuse(endpoint) or _connect(endpoint, timeout)
+        try:
+            answer, reusable = _converse(connection, request, deadline)
+        except TimeoutError:
+            connection.close()
+            raise Broken(f"{endpoint} did not answer in time") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            raise Broken(f"{endpoint} broke off: {_reason(error)}") from None
+        except BaseException:
+            connection.close()
+            raise
+        if reusable:
+            self._keep(endpoint, connection)
+        else:
+            connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close what is idle; connections in use are closed when their exchange ends."""
+        with self._lock:
+            self._closed = True
+            idle = [connection for kept in self._idle.values() for _, connection in kept]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
+    def _reuse(self, endpoint: str) -> http.client.HTTPConnection | None:
+        """Return a connection that still looks alive: the freshest first."""
+        while True:
+            with self._lock:
+                kept = self._idle.get(endpoint)
+                if not kept:
+                    return None
+                since, connection = kept.pop()
+            if time.monotonic() - since < IDLE_SECONDS_MAX and not _has_ended(connection):
+                return connection
+            connection.close()
+
+    def _keep(self, endpoint: str, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            kept = self._idle.setdefault(endpoint, [])
+            if not self._closed and len(kept) < IDLE_PER_ENDPOINT_MAX:
+                kept.append((time.monotonic(), connection))
+                return
+        connection.close()
+
+
+def _connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
+    host, port = split_address(endpoint)
+    connection = http.client.HTTPConnection(host, port, timeout=max(timeout, 0.001))
+    try:
+        connection.connect()
+    except TimeoutError:
+        connection.close()
+        raise NotSent(f"{endpoint} did not answer in time") from None
+    except (OSError, UnicodeError) as error:
+        connection.close()
+        raise NotSent(f"{endpoint}: {_reason(error)}") from None
+    return connection
+
+
+def _converse(
+    connection: http.client.HTTPConnection, request: Request, deadline: float
+) -> tuple[Answer, bool]:
+    headers = {"Connection": "keep-alive"}
+    if request.consistency is not None:
+        headers["X-Consistency"] = request.consistency
+    if request.body is not None:
+        headers["Content-Type"] = "application/octet-stream"
+    _limit(connection, deadline)
+    connection.request(request.method, request.path, request.body, headers)
+    _limit(connection, deadline)
+    response = connection.getresponse()
+    pieces = []
+    while piece := response.read(1 << 16):
+        pieces.append(piece)
+        _limit(connection, deadline)
+    body = b"".join(pieces)
+    if response.length:  # closed before all that was announced
+        raise http.client.IncompleteRead(body, response.length)
+    return Answer(response.status, response.headers, body), not response.will_close
+
+
+def _limit(connection: http.client.HTTPConnection, deadline: float) -> None:
+    """Let the next wait on the socket end with the deadline."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    if connection.sock is not None:
+        connection.sock.settimeout(remaining)
+
+
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether an idle connection has something to read: its end, or what nobody asked for."""
+    sock: socket.socket | None = connection.sock
+    if sock is None:
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "it closed the connection without an answer"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return str(error) or type(error).__name__

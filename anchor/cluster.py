@@ -1,0 +1,358 @@
+"""``--cluster N``: several nodes on this machine, as children of one supervisor.
+
+Only a way to try things out: each child is an ordinary node with its own directory, and the same
+command starts them again with their data. The supervisor itself knows nothing of Raft. It starts
+the children, passes their output on, tells how to talk to them once all are ready, and stops all
+when told to.
+
+All that happens (a signal, a child's end, readiness) arrives as an event in one queue, and the
+main thread alone decides.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from anchor import startup
+from anchor.children import Child, Printer, describe_exit
+from anchor.client import Client, ClientError
+from anchor.logs import wants_colour
+from anchor.options import NODE_OPTIONS, SUPERVISED_VARIABLE
+from anchor.startup import StartError
+from anchor.usage import program_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anchor.plan import RunCluster
+    from anchor.settings import Settings
+
+OK, ERROR = 0, 1
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.1
+SLOW_START_SECONDS = 15.0
+
+_COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95")
+
+
+def run(plan: RunCluster) -> int:
+    """Run the nodes until told to stop, and return the exit code."""
+    _check(plan)
+    return Supervisor(plan, node_command()).run()
+
+
+def node_command() -> list[str]:
+    """Build the command line that starts this same program again."""
+    program = sys.argv[0]
+    if os.path.basename(program) == "__main__.py":  # noqa: PTH119 - argv may be anything, and is only compared
+        return [sys.executable, "-m", "anchor"]
+    return [sys.executable, program]
+
+
+def _check(plan: RunCluster) -> None:
+    """Raise all that stands against a start in one go."""
+    wrong: list[str] = []
+    for node in plan.nodes:
+        for port in (node.port, node.http_port):
+            flag = "--port" if port == node.port else "--http-port"
+            _gather(wrong, startup.check_port_free, node.host, port, flag)
+    _gather(wrong, startup.check_directory, plan.directory)
+    extra = plan.directory / f"node{len(plan.nodes) + 1}"
+    if extra.is_dir():
+        wrong.append(
+            f"--cluster {len(plan.nodes)}: {plan.directory} holds the data of more nodes, "
+            f"{extra.name} for one. Give a larger --cluster, or another --dir."
+        )
+    if wrong:
+        raise StartError(*wrong)
+
+
+def _gather(wrong: list[str], check: Any, *arguments: object) -> None:  # noqa: ANN401 - the table of options has the types
+    try:
+        check(*arguments)
+    except StartError as error:
+        wrong += error.lines
+
+
+def arguments_for(node: Settings, peers: Sequence[str]) -> list[str]:
+    """Write a node's settings as flags: all of them, so that nothing else can decide."""
+    flags = {
+        "id": node.node_id,
+        "port": node.port,
+        "http-port": node.http_port,
+        "dir": node.directory,
+        "host": node.host,
+        "advertise": node.address,
+        "http-advertise": node.http_address,
+        "election-timeout": node.election_timeout_ms,
+        "heartbeat": node.heartbeat_ms,
+        "request-timeout": node.request_timeout_ms,
+        "max-value-bytes": node.max_value_bytes,
+        "log-level": node.log_level,
+        "log-format": "json" if node.log_format == "json" else "text",
+    }
+    if peers:
+        flags["peers"] = ",".join(peers)
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def peers_of(node: Settings, nodes: Sequence[Settings]) -> list[str]:
+    """Whom a node asks to be let in.
+
+    The first node asks nobody, so that it founds the cluster; but not where its data is gone and
+    others have theirs: then a second cluster under the same name would be the worst outcome.
+    """
+    others = [other for other in nodes if other is not node]
+    first = node is nodes[0]
+    if first and (_has_data(node) or not any(_has_data(other) for other in others)):
+        return []
+    return [other.address for other in others]
+
+
+def _has_data(node: Settings) -> bool:
+    try:
+        return any(node.directory.iterdir())
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A signal came."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A child ended."""
+
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All nodes are members and know one leader."""
+
+    leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    """They still are not ready; ``why`` says what is missing."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _OutputBroken:
+    """Nobody reads our output any more."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts the children and sees them to their end."""
+
+    plan: RunCluster
+    command: Sequence[str]
+    _events: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue)
+    _children: list[Child] = field(default_factory=list)
+    _printer: Printer = field(init=False)
+    _colour: bool = False
+    _started: float = field(default_factory=time.monotonic)
+    _ready: bool = False
+    _stop_by: float | None = None
+    _failed: bool = False
+
+    def run(self) -> int:
+        """Start, supervise, stop; return the exit code."""
+        self._colour = sys.stdout.isatty() and wants_colour(os.environ)
+        self._printer = Printer(sys.stdout.buffer, lambda: self._events.put(_OutputBroken()))
+        # SimpleQueue.put may be called from a signal handler, whatever was interrupted.
+        stoppers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {
+            number: signal.signal(number, lambda number, _: self._events.put(_Told(number)))
+            for number in stoppers
+        }
+        try:
+            self._start()
+            while any(child.exit_code is None for child in self._children):
+                self._handle(self._next_event())
+        finally:
+            for child in self._children:
+                child.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._printer.finish(2.0)
+        return ERROR if self._failed else OK
+
+    def _start(self) -> None:
+        environ = _environment_for_children(os.environ, colour=self._colour)
+        decided = [(node, peers_of(node, self.plan.nodes)) for node in self.plan.nodes]
+        for node, peers in decided:
+            command = [*self.command, *arguments_for(node, peers)]
+            self._children.append(Child(node.node_id, command, environ))
+        # Threads only now: a child must not be forked from a process that has several.
+        self._printer.start()
+        for child in self._children:
+            child.watch(self._pass_on, lambda child: self._events.put(_Ended(child)))
+        threading.Thread(target=self._await_readiness, daemon=True, name="readiness").start()
+
+    def _next_event(self) -> object:
+        timeout = None if self._stop_by is None else max(0.0, self._stop_by - time.monotonic())
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _handle(self, event: object) -> None:
+        match event:
+            case _Told() | _OutputBroken() if self._stop_by is None:
+                self._stop("stopping; Ctrl-C once more kills")
+            case _Told():
+                self._kill("killed")
+            case None:
+                self._kill(f"killed what had not stopped after {STOP_SECONDS:.0f} s")
+            case _Ended(child):
+                self._child_ended(child)
+            case _Ready(leader) if self._stop_by is None:
+                self._ready = True
+                self._welcome(leader)
+            case _Slow(why) if self._stop_by is None:
+                self._say(f"not ready yet: {why}")
+
+    def _stop(self, why: str) -> None:
+        self._say(why)
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        for child in self._children:
+            child.stop()
+
+    def _kill(self, why: str) -> None:
+        if any(child.exit_code is None for child in self._children):
+            self._say(why)
+            self._failed = True
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        for child in self._children:
+            child.kill()
+
+    def _child_ended(self, child: Child) -> None:
+        code = child.exit_code or 0
+        if self._stop_by is not None:
+            if code != 0 and not self._failed:
+                self._failed = True
+                self._say(f"{child.name} {describe_exit(code)} while stopping")
+            return
+        running = sum(other.exit_code is None for other in self._children)
+        if not self._ready:
+            self._failed = True
+            self._stop(f"{child.name} {describe_exit(code)} before all were ready; stopping")
+        elif running == 0:
+            self._failed = True
+            self._say(f"{child.name} {describe_exit(code)}; none is left")
+        else:
+            majority = len(self._children) // 2 + 1
+            rest = "the others go on" if running >= majority else "too few are left for a majority"
+            self._say(f"{child.name} {describe_exit(code)}; {rest}")
+
+    # ----------------------------------------------------------------- readiness
+
+    def _await_readiness(self) -> None:
+        """Ask every node until all agree; runs in its own thread."""
+        nodes = self.plan.nodes
+        slow_at = self._started + SLOW_START_SECONDS
+        with Client([node.http_address for node in nodes]) as client:
+            while True:
+                answers = {node.node_id: _ask(client, node) for node in nodes}
+                why = what_is_missing(answers)
+                if not why:
+                    leaders = {str(answer["leader_id"]) for answer in answers.values() if answer}
+                    self._events.put(_Ready(leaders.pop()))
+                    return
+                if time.monotonic() > slow_at:
+                    self._events.put(_Slow(why))
+                    slow_at = time.monotonic() + SLOW_START_SECONDS
+                time.sleep(POLL_SECONDS)
+
+    def _welcome(self, leader: str) -> None:
+        nodes = self.plan.nodes
+        first, last = nodes[0].http_address, nodes[-1].http_address
+        endpoints = ",".join(node.http_address for node in nodes)
+        program = program_name(sys.argv[0])
+        seconds = time.monotonic() - self._started
+        for line in (
+            f"{len(nodes)} nodes are ready after {seconds:.1f} s; {leader} leads. Try:",
+            f"  curl -X POST http://{first}/kv/mykey -d 'myvalue'",
+            f"  curl http://{last}/kv/mykey",
+            f"  {program} status --endpoints {endpoints}",
+            f"Ctrl-C stops them; the same command finds their data in {self.plan.directory} again.",
+        ):
+            self._say(line)
+
+    # ----------------------------------------------------------------- output
+
+    def _pass_on(self, child: Child, line: bytes) -> None:
+        if self.plan.nodes[0].log_format == "json":
+            self._printer.line(line)  # each line names its node, and stays a JSON text
+            return
+        self._printer.line(self._prefix(child.name) + line)
+
+    def _prefix(self, name: str) -> bytes:
+        width = len(self.plan.nodes[-1].node_id)
+        text = f"{name:<{width}} |"
+        if self._colour:
+            names = [node.node_id for node in self.plan.nodes]
+            colour = _COLOURS[names.index(name) % len(_COLOURS)]
+            text = f"\x1b[{colour}m{text}\x1b[0m"
+        return f"{text} ".encode()
+
+    def _say(self, line: str) -> None:
+        self._printer.line(f"anchor: {line}".encode(errors="backslashreplace"))
+
+
+def _environment_for_children(environ: Mapping[str, str], *, colour: bool) -> dict[str, str]:
+    """All but our own variables: the flags say it all, and ANCHOR_CLUSTER would contradict."""
+    ours = {option.variable for option in NODE_OPTIONS}
+    kept = {name: value for name, value in environ.items() if name not in ours}
+    return {**kept, SUPERVISED_VARIABLE: "colour" if colour else "plain"}
+
+
+def _ask(client: Client, node: Settings) -> dict[str, Any] | None:
+    try:
+        return client.status(node.http_address, timeout=1.0)
+    except ClientError:
+        return None
+
+
+def what_is_missing(answers: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Say why the nodes are not one whole cluster yet; empty when they are."""
+    silent = [name for name, answer in answers.items() if answer is None]
+    if silent:
+        return f"no answer from {', '.join(silent)}"
+    known = {name: answer for name, answer in answers.items() if answer is not None}
+    leaderless = [name for name, answer in known.items() if not answer.get("leader_id")]
+    if leaderless:
+        return f"{', '.join(leaderless)} sees no leader"
+    if len({answer["leader_id"] for answer in known.values()}) > 1:
+        return "they do not agree on a leader"
+    for name, answer in known.items():
+        absent = set(answers) - _voters(name, answer)
+        if absent:
+            return f"{name} does not count {', '.join(sorted(absent))} as a voting member"
+    return ""
+
+
+def _voters(name: str, answer: Mapping[str, Any]) -> set[str]:
+    peers = answer.get("peers")
+    found = {
+        str(peer.get("id"))
+        for peer in (peers if isinstance(peers, list) else [])
+        if isinstance(peer, dict) and peer.get("role") != "learner"
+    }
+    return found | ({name} if answer.get("role") != "learner" else set())

@@ -1,0 +1,137 @@
+"""The help texts: what a newcomer reads first."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anchor.options import NODE_OPTIONS, VERB_OPTIONS, Option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb: how it is written, how many operands it takes, what it does."""
+
+    synopsis: str
+    operands: tuple[int, int]
+    summary: str
+    details: str = ""
+
+
+VERBS = {
+    "get": Verb(
+        "get KEY", (1, 1), "print a value",
+        "The value's bytes go to standard output as they are; on a terminal a newline follows.",
+    ),
+    "put": Verb(
+        "put KEY [VALUE]", (1, 2), "store a value",
+        "Without VALUE, or with '-', the value is read from standard input.",
+    ),
+    "del": Verb("del KEY", (1, 1), "delete a key", "A key that was not there is fine."),
+    "status": Verb(
+        "status", (0, 0), "ask every endpoint how it is",
+        "One row for each endpoint. Exit code 7 if one could not be reached, 5 if none knows a "
+        "leader.",
+    ),
+    "members": Verb("members", (0, 0), "list the cluster's members as its leader sees them"),
+}  # fmt: skip
+
+_EXIT_CODES = "0 done, 1 error, 2 usage, 3 not found, 5 no leader, 7 unreachable"
+
+_OVERVIEW = """\
+anchor: a small, strongly consistent key-value store on Raft, in one file.
+
+Try it: three nodes on this machine, stopped by Ctrl-C, their data kept in ./data
+  {program} --cluster 3
+
+Run it: one node on each machine; the first without --peers, the others with
+  {program} --id node1 --port 9001 --http-port 8001 --dir ./data/node1
+  {program} --id node2 --port 9002 --http-port 8002 --dir ./data/node2 --peers localhost:9001
+
+Use it: any node takes any request
+  curl -X POST http://localhost:8001/kv/mykey -d 'myvalue'
+  curl http://localhost:8002/kv/mykey
+  {program} put mykey myvalue
+  {program} get mykey
+
+Verbs
+{verbs}
+  Each has its own --help. Exit codes: {exit_codes}.
+"""
+
+_EPILOGUE = """\
+Every option can also stand in the environment (--http-port is ANCHOR_HTTP_PORT) and in a TOML
+file given by --config (http-port = 8001). Flags win over the environment, that over the file.
+TIME is written 1500ms, 1.5s or 1500 (milliseconds); SIZE is written 1MiB, 512KiB or 65536.
+"""
+
+
+def program_name(argv0: str) -> str:
+    """Name this program as a person would type it, given ``sys.argv[0]``."""
+    path = Path(argv0)
+    if path.name in {"__main__.py", "-c", ""}:
+        return "python -m anchor"
+    if path.parent == Path() or str(path.parent) in os.environ.get("PATH", "").split(os.pathsep):
+        return path.name
+    here = Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
+
+
+def overview(program: str) -> str:
+    """Write ``--help``."""
+    verbs = _columns((verb.synopsis, verb.summary) for verb in VERBS.values())
+    parts = [_OVERVIEW.format(program=program, verbs=verbs, exit_codes=_EXIT_CODES)]
+    groups = dict.fromkeys(option.group for option in (*NODE_OPTIONS, *VERB_OPTIONS))
+    for group in groups:
+        options = [o for o in (*NODE_OPTIONS, *VERB_OPTIONS) if o.group == group]
+        title = "Options of verbs" if group == "Verbs" else group
+        parts.append(f"{title}\n{_options(options)}\n")
+    parts.append("  --version, --help\n")
+    parts.append(_EPILOGUE)
+    return "\n".join(parts).rstrip()
+
+
+def of_verb(name: str, program: str) -> str:
+    """Write the ``--help`` of one verb."""
+    verb = VERBS[name]
+    options = [o for o in VERB_OPTIONS if o.name != "consistency" or name == "get"]
+    lines = [f"{program} {verb.synopsis} [options]: {verb.summary}"]
+    if verb.details:
+        lines += ["", textwrap.fill(verb.details, 96)]
+    lines += ["", "Options", _options(options)]
+    if name in {"status", "members"}:
+        lines.append(_columns([("--json", "print JSON instead of a table")]))
+    lines += ["", f"Endpoints also from ANCHOR_ENDPOINTS. Exit codes: {_EXIT_CODES}."]
+    return "\n".join(lines)
+
+
+def hint(program: str, *, first_time: bool) -> str:
+    """Say where to go from a mistake."""
+    if first_time:
+        return (
+            f"New here? Three nodes to try: {program} --cluster 3    All options: {program} --help"
+        )
+    return f"Try: {program} --help"
+
+
+def _options(options: Iterable[Option]) -> str:
+    return _columns((f"{option.flag} {option.metavar}", option.help) for option in options)
+
+
+def _columns(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(
+        textwrap.fill(
+            text,
+            99,
+            initial_indent=f"  {left:<30}  ",
+            subsequent_indent=" " * 34,
+            break_on_hyphens=False,
+        )
+        for left, text in rows
+    )

@@ -1,0 +1,177 @@
+"""The verbs: talking to a cluster from a shell.
+
+Results go to standard output, everything else to standard error in one line. The exit code says
+what happened, so that scripts need not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from anchor.client import Client, ClientError, CommitUnknown, NoLeader, Refused, Unreachable
+from anchor.settings import MAX_VALUE_BYTES_LIMIT
+from anchor.values import printable
+
+if TYPE_CHECKING:
+    from anchor.plan import RunVerb
+
+OK, ERROR, USAGE, NOT_FOUND, NO_LEADER, UNREACHABLE = 0, 1, 2, 3, 5, 7
+
+Row = Sequence[object]
+
+
+def run(plan: RunVerb) -> int:
+    """Do what the verb says and return the exit code."""
+    verbs: Mapping[str, Callable[[Client, RunVerb], int]] = {
+        "get": _get, "put": _put, "del": _delete, "status": _status, "members": _members,
+    }  # fmt: skip
+    subject = " ".join((plan.verb, *plan.operands[:1]))
+    with Client(plan.endpoints, timeout=plan.timeout_ms / 1000) as client:
+        try:
+            return verbs[plan.verb](client, plan)
+        except NoLeader as error:
+            return _fail(subject, f"no leader: {error}", NO_LEADER)
+        except Unreachable as error:
+            return _fail(subject, f"unreachable: {error}", UNREACHABLE)
+        except CommitUnknown as error:
+            return _fail(subject, f"outcome unknown: {error}; read the key to see", ERROR)
+        except Refused as error:
+            return _fail(subject, f"refused: {error}", ERROR)
+
+
+def _get(client: Client, plan: RunVerb) -> int:
+    value = client.get(os.fsencode(plan.operands[0]), consistency=plan.consistency)
+    if value is None:
+        return _fail(f"get {plan.operands[0]}", "not found", NOT_FOUND)
+    _write(value + b"\n" if sys.stdout.isatty() else value)
+    return OK
+
+
+def _put(client: Client, plan: RunVerb) -> int:
+    if len(plan.operands) == 2 and plan.operands[1] != "-":
+        value = os.fsencode(plan.operands[1])
+    elif len(plan.operands) == 1 and sys.stdin.isatty():
+        return _fail("put", "give a VALUE, or '-' to type it and end with Ctrl-D", USAGE)
+    else:
+        value = sys.stdin.buffer.read(MAX_VALUE_BYTES_LIMIT + 1)
+        if len(value) > MAX_VALUE_BYTES_LIMIT:
+            return _fail("put", "the value is over 3 MiB, more than any node takes", ERROR)
+    client.put(os.fsencode(plan.operands[0]), value)
+    _write(b"OK\n")
+    return OK
+
+
+def _delete(client: Client, plan: RunVerb) -> int:
+    client.delete(os.fsencode(plan.operands[0]))
+    _write(b"OK\n")
+    return OK
+
+
+def _status(client: Client, plan: RunVerb) -> int:
+    """Ask all endpoints at once, so that a dead one costs its timeout only once."""
+
+    def ask(endpoint: str) -> dict[str, Any] | ClientError:
+        try:
+            return client.status(endpoint)
+        except ClientError as error:
+            return error
+
+    with ThreadPoolExecutor(len(client.endpoints)) as pool:
+        answers = dict(zip(client.endpoints, pool.map(ask, client.endpoints), strict=True))
+    if plan.as_json:
+        shown = {
+            endpoint: {"error": str(answer)} if isinstance(answer, ClientError) else answer
+            for endpoint, answer in answers.items()
+        }
+        _write(json.dumps(shown, indent=2).encode() + b"\n")
+    else:
+        rows = [_status_row(endpoint, answer) for endpoint, answer in answers.items()]
+        _write(table(_STATUS_HEADINGS, rows).encode())
+    errors = [answer for answer in answers.values() if isinstance(answer, ClientError)]
+    if errors:
+        return UNREACHABLE if any(isinstance(error, Unreachable) for error in errors) else ERROR
+    known = any(isinstance(answer, dict) and answer.get("leader_id") for answer in answers.values())
+    return OK if known else NO_LEADER
+
+
+_STATUS_HEADINGS = ("ENDPOINT", "NODE", "ROLE", "LEADER", "TERM", "COMMIT", "APPLIED", "MEMBERS")
+
+
+def _status_row(endpoint: str, answer: dict[str, Any] | ClientError) -> Row:
+    if isinstance(answer, ClientError):
+        return (endpoint, str(answer).removeprefix(f"{endpoint}: ").removeprefix(f"{endpoint} "))
+    peers = answer.get("peers")
+    ids = {peer.get("id") for peer in peers} if isinstance(peers, list) else set()
+    ids.add(answer.get("node_id"))
+    return (
+        endpoint, answer.get("node_id"), answer.get("role"), answer.get("leader_id"),
+        answer.get("term"), answer.get("commit_index"), answer.get("applied_index"), len(ids),
+    )  # fmt: skip
+
+
+def _members(client: Client, plan: RunVerb) -> int:
+    members = client.members()
+    if plan.as_json:
+        _write(json.dumps(members, indent=2).encode() + b"\n")
+        return OK
+    rows = [
+        (
+            member.get("id"),
+            member.get("role"),
+            {True: "yes", False: "no"}.get(member.get("connected")),  # type: ignore[arg-type]
+            member.get("match_index"),
+            member.get("lag"),
+            member.get("addr"),
+            member.get("http_addr"),
+        )
+        for member in members
+    ]
+    headings = ("ID", "ROLE", "CONNECTED", "MATCH", "LAG", "ADDRESS", "HTTP")
+    _write(table(headings, rows).encode())
+    return OK
+
+
+def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
+    """Lay out rows under headings; what is unknown is a dash. A short row's last cell may run on.
+
+    Columns that are unknown in every row are left out.
+    """
+    texts = [
+        ["-" if cell is None or cell == "" else printable(str(cell)) for cell in row]
+        for row in rows
+    ]
+    used = [
+        at for at in range(len(headings))
+        if not texts or any(len(row) > at and row[at] != "-" for row in texts)
+    ]  # fmt: skip
+    widths = {
+        at: max(
+            len(headings[at]),
+            *(len(row[at]) for row in texts if at < len(row) - (len(row) < len(headings))),
+            0,
+        )
+        for at in used
+    }
+    lines = ["  ".join(f"{headings[at]:<{widths[at]}}" for at in used)]
+    lines += [
+        "  ".join(f"{row[at]:<{widths[at]}}" for at in used if at < len(row)) for row in texts
+    ]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _write(output: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+
+
+def _fail(subject: str, why: str, code: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"anchor: {printable(subject, 120)}: {printable(why, 300)}", file=sys.stderr)
+    return code
