@@ -1,1 +1,55 @@
-"""anchor.api."""
+"""The HTTP front door: Falcon resources, the Gunicorn application and its worker.
+
+This page is the composition root's manual.
+
+The caller's duties, in order
+=============================
+
+1. **Bind first.** ``listener = server.bind(host, port)`` raises :class:`server.ListenError`, one
+   line that says which address and what to do. Nothing has been started by then.
+2. **Serve.** ``return server.serve(Limits.of(settings), start_node, listener)``. It forks one
+   worker and returns the exit status once all is over. Nothing that the node needs (gRPC, RocksDB,
+   Falcon) may be imported, let alone made, before: the parent stays small, and no gRPC object may
+   exist before the fork.
+3. **start_node** is called once, in the worker, when the monkey-patching is done. It imports what
+   it needs, starts the node, and returns it as a :class:`store.Store`. If it raises, ``str()`` of
+   the exception is logged as one line and the process ends with status 1.
+4. **fatal.** A node that must not go on calls ``server.fatal(message)``: one line, status 1, now.
+
+For a test, or another WSGI server, ``app.create_app(store, limits)`` is all there is.
+
+Theory of operation
+===================
+
+What an answer *is* gets decided in one place: :meth:`kv.KeyValues.handle` takes method, target,
+consistency and a way to read the body, and returns an :class:`answers.Answer`. Two paths lead
+there, so they cannot differ:
+
+- The **short path** (``worker.py``, ``plain.py``) serves the plain request: HTTP/1.1, a ``/kv/``
+  target, a Content-Length body or none, no header that would change how the message is framed.
+  Parsed in C, answered in one send.
+- Everything else, the bytes unread, goes **Gunicorn's own way** into Falcon: chunked bodies,
+  Expect, HTTP/1.0, other routes, whatever is malformed or merely odd. When in doubt, it is odd.
+
+Time limits cost no timer per request: a connection has a deadline, and one greenlet looks at all of
+them four times a second (``connection.py``).
+
+The routes
+==========
+
+=====================================  ========================================================
+``GET``, ``HEAD /kv/{key}``            200 with the value, 404
+``PUT``, ``POST /kv/{key}``            200 ``OK``; the body is the value
+``DELETE /kv/{key}``                   200 ``OK``, also when the key was not there
+``GET``, ``HEAD /status``              200, a JSON object
+``POST /join``, ``POST /remove``       200 ``OK`` once it is done
+``GET``, ``HEAD /livez``, ``/readyz``  200 ``OK``; ``/readyz`` 503 while no leader is known
+=====================================  ========================================================
+
+A target is taken as it was sent. Nothing is normalised: ``/kv/../x`` is the key ``../x``, and
+``/%6bv/x`` is no route. A literal ``?`` or ``#`` after ``/kv/`` is refused (400) rather than cut
+off, since ``PUT /kv/a?b`` would otherwise write ``a``; elsewhere a query is ignored. A write that
+sets a condition (``If-Match`` and its kin) is refused (501) rather than done unconditionally.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,88 @@
+"""Answers, and what is answered instead of a result: problems (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import NamedTuple
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+class Answer(NamedTuple):
+    """What to send. Both paths to it send the same.
+
+    ``headers`` are complete lines, each with its CRLF; framing and Date are the sender's business.
+    """
+
+    status: int
+    headers: bytes
+    body: bytes
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+    """A request that gets no result. ``str()`` is one sentence for a person."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, retryable: bool = False, allow: str = ""
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.retryable = retryable
+        self.allow = allow
+
+    def answer(self, leader_id: str | None) -> Answer:
+        """Render it as problem+json. The type is ``about:blank``: ``code`` says what it is."""
+        headers = b"Content-Type: application/problem+json\r\n"
+        if self.allow:
+            headers += b"Allow: %s\r\n" % self.allow.encode()
+        if self.retryable and self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers += b"Retry-After: 1\r\n"
+        body = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": str(self),
+            "code": self.code,
+            "leader": leader_id,
+            "retryable": self.retryable,
+        }
+        return Answer(self.status, headers, json.dumps(body).encode() + b"\n")
+
+
+def ok() -> Answer:
+    """Say that it is done."""
+    return Answer(200, b"Content-Type: text/plain; charset=utf-8\r\n", b"OK")
+
+
+def bad_request(detail: str) -> Problem:
+    """Refuse what makes no sense."""
+    return Problem(400, "bad_request", detail)
+
+
+def not_found(detail: str) -> Problem:
+    """Say that there is no such thing."""
+    return Problem(404, "not_found", detail)
+
+
+def method_not_allowed(method: str, allow: str) -> Problem:
+    """Refuse a method, naming those that there are."""
+    return Problem(
+        405, "method_not_allowed", f"{method[:20]} is not among {allow} here", allow=allow
+    )
+
+
+def on_the_wire(answer: Answer, date_line: bytes, *, without_body: bool, close: bool) -> bytes:
+    """Turn an answer into the bytes of an HTTP/1.1 response."""
+    status, headers, body = answer
+    return b"%s%s%sContent-Length: %d\r\n%s\r\n%s" % (
+        _STATUS_LINES[status],
+        date_line,
+        headers,
+        len(body),
+        b"Connection: close\r\n" if close else b"",
+        b"" if without_body else body,
+    )

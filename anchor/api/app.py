@@ -1,0 +1,213 @@
+"""The Falcon application: pure wiring, and the thin resources it wires."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import falcon
+
+from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found, ok
+from anchor.api.bodies import read_body
+from anchor.api.keys import KEY_PREFIX, origin_form
+from anchor.api.kv import KeyValues, value_too_large
+from anchor.api.limits import Limits
+from anchor.api.membership import Join, MembershipChange, Remove
+
+if TYPE_CHECKING:
+    from falcon.routing import CompiledRouter
+
+    from anchor.api.store import Store
+
+App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
+Responder = Callable[..., None]
+
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+
+
+def create_app(
+    store: Store, limits: Limits | None = None, key_values: KeyValues | None = None
+) -> App:
+    """Wire the API around a store. The worker brings its own ``key_values``, to share it."""
+    limits = limits or Limits()
+    key_values = key_values or KeyValues(store, limits)
+    # Falcon takes any object with these two methods, but its annotations say CompiledRouter.
+    router = cast("CompiledRouter", RawRouter(Keys(key_values, limits)))
+    app: App = falcon.App(router=router, middleware=[HostRequired()])
+    app.add_route("/status", Status(store))
+    app.add_route("/join", Change(Join(store, limits), limits))
+    app.add_route("/remove", Change(Remove(store, limits), limits))
+    app.add_route("/livez", Live())
+    app.add_route("/readyz", Ready(store))
+    app.add_error_handler(Exception, Failures(key_values))
+    return app
+
+
+class RawRouter:
+    """Routes by the target as it was sent: Falcon's own router gets it decoded.
+
+    It also knows no unknown methods: any that a resource lacks is answered 405 with Allow.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._routes: dict[bytes, tuple[object, Methods]] = {}
+
+    def add_route(self, uri_template: str, resource: object, **_: object) -> None:
+        """Let a resource answer at a fixed path."""
+        self._routes[uri_template.encode()] = (resource, Methods(resource))
+
+    def find(
+        self, _uri: str, req: falcon.Request
+    ) -> tuple[object, Methods | AnyMethod, dict[str, Any], str] | None:
+        """Return what Falcon asks of a router."""
+        target = origin_form(req.env["RAW_URI"].encode("latin-1"))
+        if target.startswith(KEY_PREFIX):
+            return (self._keys, AnyMethod(self._keys.on_any), {"target": target}, "/kv/{key}")
+        route = self._routes.get(target.partition(b"?")[0])
+        if route is not None:
+            return (*route, {}, "")
+        if target == b"*" or req.method == "CONNECT":
+            raise method_not_allowed(req.method, "GET, HEAD, PUT, POST, DELETE")
+        raise not_found("there is no such route")
+
+
+class Methods(dict[str, Responder]):
+    """The methods of a resource, found by their names as in Falcon; HEAD is GET's shadow."""
+
+    def __init__(self, resource: object) -> None:
+        named = {
+            method: getattr(resource, f"on_{method.lower()}", None) for method in ("GET", "POST")
+        }
+        super().__init__({name: responder for name, responder in named.items() if responder})
+        if "GET" in self:
+            self["HEAD"] = self["GET"]
+
+    def __missing__(self, method: str) -> Responder:
+        raise method_not_allowed(method, ", ".join(self))
+
+
+class AnyMethod(dict[str, Responder]):
+    """One responder for whatever method there is."""
+
+    def __init__(self, responder: Responder) -> None:
+        super().__init__()
+        self._responder = responder
+
+    def __missing__(self, method: str) -> Responder:
+        return self._responder
+
+
+class HostRequired:
+    """RFC 9112 §3.2: an HTTP/1.1 request without Host is answered 400."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Look before anything else happens."""
+        if "HTTP_HOST" not in req.env and req.env.get("SERVER_PROTOCOL") == "HTTP/1.1":
+            raise bad_request("the Host header is missing")
+
+
+class Failures:
+    """Makes every exception an answer."""
+
+    def __init__(self, key_values: KeyValues) -> None:
+        self._key_values = key_values
+
+    def __call__(
+        self, _req: falcon.Request, resp: falcon.Response, error: Exception, _params: object
+    ) -> None:
+        """Answer."""
+        send(self._key_values.refuse(error), resp)
+
+
+class Keys:
+    """``/kv/{key}``."""
+
+    def __init__(self, key_values: KeyValues, limits: Limits) -> None:
+        self._key_values = key_values
+        self._limit = limits.max_value_bytes
+
+    def on_any(self, req: falcon.Request, resp: falcon.Response, target: bytes) -> None:
+        """Leave it to the code that the short path uses too."""
+        if req.method not in {"GET", "HEAD"}:
+            refuse_conditions(req)
+        consistency = req.get_header("X-Consistency")
+        answer = self._key_values.handle(
+            req.method.encode(),
+            target,
+            None if consistency is None else consistency.encode("latin-1"),
+            lambda: body_of(req, value_too_large(self._limit), self._limit),
+        )
+        send(answer, resp)
+
+
+class Change:
+    """``/join`` and ``/remove``."""
+
+    def __init__(self, change: MembershipChange, limits: Limits) -> None:
+        self._change = change
+        self._limit = limits.max_json_bytes
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Ask for the change, and answer once it is in force."""
+        too_large = Problem(413, "body_too_large", f"at most {self._limit} bytes make sense here")
+        send(self._change(body_of(req, too_large, self._limit)), resp)
+
+
+class Status:
+    """``/status``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say how things are."""
+        body = json.dumps(self._store.status()).encode() + b"\n"
+        headers = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+        send(Answer(200, headers, body), resp)
+
+
+class Live:
+    """``/livez``: this process answers."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say so."""
+        send(ok(), resp)
+
+
+class Ready:
+    """``/readyz``: requests have a fair chance here."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say whether a leader is known."""
+        if self._store.leader_id is None:
+            raise Problem(503, "no_leader", "no leader is known here", retryable=True)
+        send(ok(), resp)
+
+
+def body_of(req: falcon.Request, too_large: Problem, limit: int) -> bytes:
+    """Read a request's body whole, within a limit."""
+    declared = req.env.get("CONTENT_LENGTH")
+    return read_body(req.env["wsgi.input"], int(declared) if declared else None, too_large, limit)
+
+
+def refuse_conditions(req: falcon.Request) -> None:
+    """Refuse a conditional write: RFC 9110 §13.2.1 forbids to do it without looking."""
+    for name in _CONDITIONS:
+        if req.get_header(name) is not None:
+            raise Problem(501, "not_implemented", f"{name} is not supported; nothing was done")
+    if req.get_header("Content-Range") is not None:
+        raise bad_request("a part of a value cannot be written: Content-Range")
+
+
+def send(answer: Answer, resp: falcon.Response) -> None:
+    """Hand an answer to Falcon."""
+    resp.status = answer.status
+    for line in answer.headers.decode("latin-1").splitlines():
+        name, _, value = line.partition(": ")
+        resp.set_header(name, value)
+    resp.data = answer.body

@@ -1,0 +1,152 @@
+"""Connections and their deadlines.
+
+A timer per request would cost more than the request. So a connection carries one deadline, moved
+by plain assignment, and one greenlet looks at all of them every :data:`SWEEP_SECONDS`.
+
+The clock behind it advances by at most two sweeps at a time: what passed while this process was
+paused is not held against its clients, who could not have been heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+
+from anchor.api.answers import Problem
+
+if TYPE_CHECKING:
+    from anchor.api.limits import Limits
+
+SWEEP_SECONDS = 0.25
+LINGER_SECONDS = 2.0
+NEVER = math.inf
+_SMALL_BYTES = 64 << 10
+
+
+class TooSlow(Problem):
+    """The client did not send what it owes in time."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(408, "request_timeout", f"{what} did not arrive in time")
+
+
+class Connections:
+    """All open connections, and the clock that their deadlines are read on."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.now = 0.0
+        self._open: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Connection) -> None:
+        """Watch it."""
+        self._open.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Watch it no longer."""
+        self._open.discard(connection)
+
+    def any_serving(self) -> bool:
+        """Tell whether a request is under way on any of them."""
+        return any(connection.serving for connection in self._open)
+
+    def sweep(self, elapsed_seconds: float) -> None:
+        """Let time pass, and end the waits whose time is up."""
+        self.now += min(elapsed_seconds, 2 * SWEEP_SECONDS)
+        for connection in [each for each in self._open if each.deadline <= self.now]:
+            connection.expire()
+
+    def sweep_for_ever(self) -> None:
+        """Sweep, on the greenlet that this is called on."""
+        last = time.monotonic()
+        while True:
+            gevent.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            self.sweep(now - last)
+            last = now
+
+
+class Connection:
+    """One client's connection. ``serving``: a request has begun and is not yet answered."""
+
+    __slots__ = (
+        "address",
+        "awaited",
+        "connections",
+        "deadline",
+        "expired",
+        "served",
+        "serving",
+        "sock",
+    )
+
+    def __init__(self, sock: socket.socket, address: object, connections: Connections) -> None:
+        self.sock = sock
+        self.address = address
+        self.connections = connections
+        self.awaited = "the request"
+        self.deadline = NEVER
+        self.expired = False
+        self.serving = False
+        self.served = 0
+
+    def allow(self, seconds: float) -> None:
+        """Give whatever is waited for next this long from now."""
+        self.deadline = self.connections.now + seconds
+
+    def recv(self, size: int) -> bytes:
+        """Receive, as a socket does; raises TooSlow once the deadline has passed."""
+        try:
+            received = self.sock.recv(size)
+        except OSError:
+            if self.expired:
+                raise TooSlow(self.awaited) from None
+            raise
+        if self.expired:
+            raise TooSlow(self.awaited)
+        return received
+
+    def send(self, payload: bytes) -> None:
+        """Send all of it."""
+        self.allow_to_send(len(payload))
+        sent = self.sock.send(payload)
+        if sent < len(payload):
+            self.sock.sendall(memoryview(payload)[sent:])
+        self.deadline = NEVER
+
+    def allow_to_send(self, size: int) -> None:
+        """Give the client the time it may take to receive this many bytes."""
+        limits = self.connections.limits
+        self.deadline = self.connections.now + limits.send_timeout
+        if size > _SMALL_BYTES:
+            self.deadline += size / limits.min_bytes_per_second
+
+    def expire(self) -> None:
+        """End the wait that is under way, and allow for one last answer; then end that too."""
+        how = socket.SHUT_RDWR if self.expired else socket.SHUT_RD
+        self.expired = True
+        self.allow(LINGER_SECONDS)
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(how)
+
+    def linger(self) -> None:
+        """Let the client read its answer: closing on unread bytes would reset the connection.
+
+        RFC 9112 §9.6: close the sending half, read on for a while, then close.
+        """
+        self.serving = False
+        if self.expired:
+            return
+        self.allow(LINGER_SECONDS)
+        with contextlib.suppress(OSError, TooSlow):
+            self.sock.shutdown(socket.SHUT_WR)
+            while self.recv(_SMALL_BYTES):
+                pass

@@ -1,0 +1,147 @@
+"""What is answered under ``/kv/``: the one place that decides it, whichever path leads here."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found
+from anchor.api.keys import key_of
+from anchor.fsm import encode_delete, encode_put
+from anchor.node.consistency import Consistency
+from anchor.node.errors import NodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.api.limits import Limits
+    from anchor.api.store import Store
+
+_log = logging.getLogger("anchor.api")
+
+METHODS = "GET, HEAD, PUT, POST, DELETE"
+
+_CONSISTENCIES = {consistency.value.encode(): consistency for consistency in Consistency}
+_CONSISTENCY_LINES = {
+    consistency: f"X-Consistency: {consistency.value}\r\n".encode() for consistency in Consistency
+}
+_NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
+
+
+class KeyValues:
+    """Reads and writes keys of a store on behalf of HTTP clients."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._leader: tuple[str | None, int] = (None, -1)
+        self._leader_lines = b""
+
+    def handle(
+        self,
+        method: bytes,
+        target: bytes,
+        consistency: bytes | None,
+        read_body: Callable[[], bytes],
+    ) -> Answer:
+        """Answer a request for a ``/kv/`` target in origin form; never raises.
+
+        ``consistency`` is the value of X-Consistency. ``read_body`` is called for a write whose
+        target makes sense; it may raise a Problem.
+        """
+        asked = None
+        try:
+            asked = self._consistency(consistency)
+            if method in {b"GET", b"HEAD"}:
+                return self._get(target, asked)
+            if method in {b"PUT", b"POST"}:
+                return self._put(target, read_body)
+            if method == b"DELETE":
+                return self._delete(target)
+            return self.refuse(method_not_allowed(method.decode("latin-1"), METHODS))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an answer
+            answer = self.refuse(error)
+            if asked is not None and method in {b"GET", b"HEAD"}:
+                return answer._replace(headers=answer.headers + _CONSISTENCY_LINES[asked])
+            return answer
+
+    def refuse(self, error: Exception) -> Answer:
+        """Turn an exception into an answer that gives nothing away but what it means."""
+        store = self._store
+        answer = as_problem(error).answer(store.leader_id)
+        state = b"X-Applied-Index: %d\r\n%s" % (store.applied_index, self._raft_lines())
+        return answer._replace(headers=answer.headers + state)
+
+    def _get(self, target: bytes, consistency: Consistency) -> Answer:
+        store = self._store
+        key = key_of(target, self._limits.max_key_bytes)
+        found = store.read(key, consistency, self._limits.request_timeout)
+        if found is None:
+            raise not_found("there is no such key")
+        headers = (
+            b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
+            b'ETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s'
+            % (
+                found.mod_index,
+                store.applied_index,
+                self._raft_lines(),
+                _CONSISTENCY_LINES[consistency],
+            )
+        )
+        return Answer(200, headers, found.value)
+
+    def _put(self, target: bytes, read_body: Callable[[], bytes]) -> Answer:
+        key = key_of(target, self._limits.max_key_bytes)
+        value = read_body()
+        if len(value) > self._limits.max_value_bytes:
+            raise value_too_large(self._limits.max_value_bytes)
+        result = self._store.write(encode_put(key, value), key, self._limits.request_timeout)
+        return self._written(b'ETag: "%d"\r\n' % result.mod_index)
+
+    def _delete(self, target: bytes) -> Answer:
+        key = key_of(target, self._limits.max_key_bytes)
+        self._store.write(encode_delete(key), key, self._limits.request_timeout)
+        return self._written(b"")
+
+    def _written(self, more_lines: bytes) -> Answer:
+        headers = b"Content-Type: text/plain; charset=utf-8\r\n%sX-Applied-Index: %d\r\n%s" % (
+            more_lines,
+            self._store.applied_index,
+            self._raft_lines(),
+        )
+        return Answer(200, headers, b"OK")
+
+    def _raft_lines(self) -> bytes:
+        store = self._store
+        leader = (store.leader_id, store.term)
+        if leader != self._leader:
+            name = _NOT_IN_A_HEADER.sub("?", leader[0] or "")
+            self._leader_lines = f"X-Raft-Leader: {name}\r\nX-Raft-Term: {leader[1]}\r\n".encode()
+            self._leader = leader
+        return self._leader_lines
+
+    @staticmethod
+    def _consistency(value: bytes | None) -> Consistency:
+        if value is None:
+            return Consistency.LINEARIZABLE
+        try:
+            return _CONSISTENCIES[value]
+        except KeyError:
+            known = ", ".join(consistency.value for consistency in Consistency)
+            raise bad_request(f"X-Consistency is not one of {known}") from None
+
+
+def as_problem(error: Exception) -> Problem:
+    """Say what an exception means to a client; one that nobody expected is logged."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, NodeError):
+        return Problem(error.status, error.code, str(error), retryable=error.retryable)
+    _log.error("a request failed unexpectedly: %r", error, exc_info=error)
+    return Problem(500, "internal", "something went wrong here; the node's log says what")
+
+
+def value_too_large(max_value_bytes: int) -> Problem:
+    """Refuse a value over the limit."""
+    return Problem(413, "value_too_large", f"a value may have at most {max_value_bytes} bytes")

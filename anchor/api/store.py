@@ -1,0 +1,53 @@
+"""What the API needs of a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anchor.fsm import KeyValue, Result
+    from anchor.node.consistency import Consistency
+
+
+class Store(Protocol):
+    """A running node. Its methods block the calling greenlet and raise ``NodeError``."""
+
+    @property
+    def applied_index(self) -> int:
+        """How far the state machine has got."""
+
+    @property
+    def leader_id(self) -> str | None:
+        """Who leads, as far as this node knows."""
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+
+    def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
+        """Have one serialized command applied."""
+
+    def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
+        """Read a key as fresh as asked; None where it is not there."""
+
+    def status(self) -> Mapping[str, object]:
+        """Say what there is to say about this node, ready for JSON."""
+
+    def join(
+        self,
+        member_id: str,
+        address: str,
+        http_address: str,
+        *,
+        voter: bool,
+        timeout_seconds: float,
+    ) -> None:
+        """Make the node at an address a member; return once it is."""
+
+    def remove(self, member_id: str, timeout_seconds: float) -> None:
+        """Let a member go; return once it is out."""
+
+    def stop(self, grace_seconds: float) -> None:
+        """Hand over if leading, let what is under way finish, and end."""
