@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from anchor.raft.messages import Message
-from anchor.transport.questions import (
-    CompareDigest,
-    ForwardRequest,
-    ForwardResponse,
-    Identification,
-    JoinRequest,
-    JoinResponse,
-    RemoveRequest,
-    RemoveResponse,
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.raft.messages import Message
+    from anchor.transport.questions import (
+        CompareDigest,
+        ForwardRequest,
+        ForwardResponse,
+        Identification,
+        JoinRequest,
+        JoinResponse,
+        RemoveRequest,
+        RemoveResponse,
+    )
 
 
 class TransportHandler(Protocol):

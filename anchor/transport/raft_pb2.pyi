@@ -225,14 +225,16 @@ class RemoveResponse(_message.Message):
     def __init__(self, error_code: _Optional[str] = ..., error_detail: _Optional[str] = ...) -> None: ...
 
 class IdentifyRequest(_message.Message):
-    __slots__ = ("protocol_version", "cluster_id", "sender")
+    __slots__ = ("protocol_version", "cluster_id", "sender", "sender_incarnation")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
+    SENDER_INCARNATION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     cluster_id: str
     sender: str
-    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., sender: _Optional[str] = ...) -> None: ...
+    sender_incarnation: int
+    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., sender_incarnation: _Optional[int] = ...) -> None: ...
 
 class IdentifyResponse(_message.Message):
     __slots__ = ("protocol_version", "id", "incarnation", "cluster_id", "address", "http_address", "version")

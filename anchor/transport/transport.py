@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
 
-from anchor.raft.configuration import Member
-from anchor.raft.messages import Message
-from anchor.transport.handler import TransportHandler
-from anchor.transport.options import LocalMember, TransportOptions
-from anchor.transport.questions import (
-    Identification,
-    JoinRequest,
-    JoinResponse,
-    RemoveRequest,
-    RemoveResponse,
+from anchor.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Message,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
 )
+from anchor.transport import channel as channels
+from anchor.transport import codec
+from anchor.transport.admission import Admission
+from anchor.transport.channel import CallFailed, Channel
+from anchor.transport.codec import Malformed
+from anchor.transport.errors import CallRefused, Unreachable
+from anchor.transport.forwarding import ForwardStream
+from anchor.transport.options import LocalMember, TransportOptions
+from anchor.transport.outbox import Outbox
+from anchor.transport.peer import Peer
+from anchor.transport.server import Server
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
-class ForwardStream:
-    """One stream of questions to a leader. Numbers are the caller's, rising."""
+    from anchor.raft.configuration import Member
+    from anchor.transport.handler import TransportHandler
+    from anchor.transport.questions import (
+        Identification,
+        JoinRequest,
+        JoinResponse,
+        RemoveRequest,
+        RemoveResponse,
+    )
 
-    leader_id: str
+T = TypeVar("T")
 
-    @property
-    def closed(self) -> bool:
-        """Whether it broke or was closed."""
-        raise NotImplementedError
-
-    def propose(self, number: int, batches: Sequence[bytes]) -> None:
-        """Ask for these to be proposed, in order, each a log entry. Never blocks.
-
-        Raises ForwardClosed. Answered only when refused.
-        """
-        raise NotImplementedError
-
-    def read_index(self, number: int, *, lease: bool = False) -> None:
-        """Ask for a read index. Never blocks; raises ForwardClosed; always answered."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End it without ``on_forward_broken``. Idempotent."""
-        raise NotImplementedError
+_LOGGER = logging.getLogger("anchor.transport")
 
 
 class Transport:
@@ -53,61 +56,212 @@ class Transport:
         handler: TransportHandler,
         options: TransportOptions | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._options = options or TransportOptions()
+        self._handler = handler
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._admission = Admission(local)
+        self._server = Server(bind_address, self._admission, handler, self._options, self._spoke)
+        self._peers: dict[str, Peer] = {}
+        self._forwards: dict[str, ForwardStream] = {}
+        self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
+        self._stopped = threading.Event()
+        self._greenlets: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
         """The port listened on, once started (``bind_address`` may end in ``:0``)."""
-        raise NotImplementedError
+        return self._server.port
 
     def start(self) -> None:
         """Bind and serve. Raises PortInUse or BindFailed."""
-        raise NotImplementedError
+        self._server.start()
+        self._spawn("monitor", self._monitor)
+        self._spawn("dispatcher", self._dispatch)
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """End everything within the grace; calls under way get that long. Idempotent."""
-        raise NotImplementedError
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        until = time.monotonic() + grace_seconds
+        self._asked.close(discard=True)
+        for stream in list(self._forwards.values()):
+            stream.close()
+        for peer in self._peers.values():
+            peer.close()
+        self._server.stop(grace_seconds)
+        for greenlet in self._greenlets:
+            greenlet.join(max(0.05, until - time.monotonic()))
+
+    # --- who is who --------------------------------------------------------------------------
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """From now on speak, and be spoken to, as a node of this cluster."""
-        raise NotImplementedError
+        self._admission.set_cluster_id(cluster_id)
 
     def set_members(self, members: Iterable[Member]) -> None:
-        """These are the members now, oneself among them or not. Idempotent, cheap when unchanged."""
-        raise NotImplementedError
-
-    def send(self, messages: Sequence[Message]) -> None:
-        """Pass these on to their recipients. Never blocks, never raises; may drop."""
-        raise NotImplementedError
-
-    def refuse(self, member_id: str, reason: str) -> None:
-        """The core found this member's message to be nonsense: end its streams, log it."""
-        raise NotImplementedError
+        """Replace the members, oneself among them or not. Cheap when nothing changed."""
+        wanted = {m.id: m for m in members if m.id != self._admission.member_id}
+        if wanted == self._admission.members or self._stopped.is_set():
+            return
+        self._admission.set_members(wanted.values())
+        for member_id, peer in list(self._peers.items()):
+            if not _same_place(peer.member, wanted.get(member_id)):
+                del self._peers[member_id]
+                peer.close()
+        for member_id, member in wanted.items():
+            if member_id not in self._peers and member.address:
+                peer = Peer(member, self._admission, self._handler, self._options, self._rng)
+                self._peers[member_id] = peer
+                self._spawn(f"peer-{member_id}", peer.run)
 
     def connected(self, member_id: str) -> bool:
         """Whether this member was heard of late, by whatever way."""
-        raise NotImplementedError
+        peer = self._peers.get(member_id)
+        return peer is not None and peer.connected
+
+    def refuse(self, member_id: str, reason: str) -> None:
+        """End a member's streams, and log why: the core found what it said to be nonsense."""
+        self._server.refuse(member_id, reason)
+
+    def _spoke(self, member_id: str, incarnation: int) -> None:
+        peer = self._peers.get(member_id)
+        if peer is not None and peer.member.incarnation in {0, incarnation}:
+            peer.spoke()
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Pass these on to their recipients. Never blocks, never raises; may drop."""
+        for message in messages:
+            kind = type(message)
+            if kind is AppendEntries:
+                peer = self._peers.get(message.recipient)
+                if peer is not None:
+                    peer.append(message)  # type: ignore[arg-type]
+            elif kind is AppendEntriesResponse:
+                self._server.answer_append(message)  # type: ignore[arg-type]
+            elif isinstance(message, RequestVote | TimeoutNow):
+                self._asked.put(message)
+            elif isinstance(message, RequestVoteResponse):
+                self._server.answer_vote(message)
+            else:
+                _LOGGER.error("no way to send a %s", kind.__name__)
+
+    def _dispatch(self) -> None:
+        """Make the calls that votes and handovers are; starting one may switch greenlets."""
+        while True:
+            message = self._asked.take()
+            if message is None:
+                return
+            peer = self._peers.get(message.recipient)
+            if peer is None:
+                continue
+            try:
+                if isinstance(message, RequestVote):
+                    peer.vote(message)
+                else:
+                    peer.timeout_now(message)
+            except CallFailed:  # its channel was closed at this moment
+                continue
+
+    def _monitor(self) -> None:
+        """Judge silence, everybody's, ten times in each silence timeout."""
+        pause = self._options.silence_timeout_ms / 10_000
+        while not self._stopped.wait(pause):
+            now = time.monotonic()
+            self._server.check(now)
+            for peer in list(self._peers.values()):
+                try:
+                    peer.check(now)
+                except CallFailed:  # its channel was closed at this moment
+                    continue
+
+    # --- forwarding --------------------------------------------------------------------------
 
     def forward(self, leader_id: str) -> ForwardStream:
         """Open a stream of questions to this member. Raises Unreachable if it is not known."""
-        raise NotImplementedError
+        peer = self._peers.get(leader_id)
+        if peer is None or self._stopped.is_set():
+            raise Unreachable(f"{leader_id} is not a member we know")
+        older = self._forwards.get(leader_id)
+        if older is not None:
+            older.close()
+        stream = ForwardStream(peer, self._handler, self._options)
+        self._forwards[leader_id] = stream
+        self._spawn(f"forward-{leader_id}", stream.run)
+        return stream
+
+    # --- calls -------------------------------------------------------------------------------
 
     def identify(self, address: str, timeout_seconds: float) -> Identification:
         """Ask who answers at ``host:port``."""
-        raise NotImplementedError
+        local = self._admission
+        wire = codec.encode_identify(local.cluster_id, local.member_id, local.incarnation)
+        answer = self._call(address, channels.IDENTIFY, wire, timeout_seconds)
+        return _read(codec.decode_identification, answer, address)
 
     def join(self, address: str, request: JoinRequest, timeout_seconds: float) -> JoinResponse:
         """Ask the node at ``host:port`` to let a member in."""
-        raise NotImplementedError
+        wire = codec.encode_join(self._header_to_anybody(), request)
+        answer = self._call(address, channels.JOIN, wire, timeout_seconds)
+        return _read(codec.decode_join_response, answer, address)
 
     def remove(
         self, address: str, request: RemoveRequest, timeout_seconds: float
     ) -> RemoveResponse:
         """Ask the node at ``host:port`` to let a member go."""
-        raise NotImplementedError
+        wire = codec.encode_remove(self._header_to_anybody(), request)
+        answer = self._call(address, channels.REMOVE, wire, timeout_seconds)
+        return _read(codec.decode_remove_response, answer, address)
 
     def compare_digest(
         self, member_id: str, applied_index: int, majority_digest: bytes, timeout_seconds: float
     ) -> bytes | None:
         """Ask a member for its digest at an index; None: it does not know."""
-        raise NotImplementedError
+        peer = self._peers.get(member_id)
+        if peer is None:
+            raise Unreachable(f"{member_id} is not a member we know")
+        wire = codec.encode_compare_digest(peer.header(), applied_index, majority_digest)
+        answer = _ask(peer.channel(), channels.COMPARE_DIGEST, wire, timeout_seconds)
+        return _read(codec.decode_digest, answer, peer.member.address)[1]
+
+    def _header_to_anybody(self) -> codec.Header:
+        local = self._admission
+        return codec.header(local.cluster_id, local.member_id, local.incarnation, "", 0)
+
+    def _call(self, address: str, path: str, wire: bytes, timeout_seconds: float) -> bytes:
+        channel = Channel(address, self._options.max_message_bytes)
+        try:
+            return _ask(channel, path, wire, timeout_seconds)
+        finally:
+            channel.close()
+
+    def _spawn(self, name: str, run: Callable[[], None]) -> None:
+        self._greenlets = [greenlet for greenlet in self._greenlets if greenlet.is_alive()]
+        greenlet = threading.Thread(target=run, name=f"transport-{name}", daemon=True)
+        self._greenlets.append(greenlet)
+        greenlet.start()
+
+
+def _ask(channel: Channel, path: str, wire: bytes, timeout_seconds: float) -> bytes:
+    try:
+        return channel.call(path, wire, timeout_seconds)
+    except CallFailed as error:
+        raise error.translated(channel.address) from None
+
+
+def _read(decode: Callable[[bytes], T], wire: bytes, address: str) -> T:
+    try:
+        return decode(wire)
+    except Malformed as error:
+        raise CallRefused("malformed", f"{address}: {error}") from None
+
+
+def _same_place(one: Member, other: Member | None) -> bool:
+    return (
+        other is not None and one.address == other.address and one.incarnation == other.incarnation
+    )
+
+
+__all__ = ["ForwardStream", "Transport"]

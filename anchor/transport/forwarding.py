@@ -1,0 +1,106 @@
+"""Our end of the stream to the leader: questions go out, answers and its end come back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from anchor.transport import channel as channels
+from anchor.transport import codec
+from anchor.transport.channel import CallFailed, Stream
+from anchor.transport.codec import Malformed
+from anchor.transport.errors import ForwardClosed
+from anchor.transport.outbox import Outbox
+
+if TYPE_CHECKING:
+    from anchor.transport.handler import TransportHandler
+    from anchor.transport.options import TransportOptions
+    from anchor.transport.peer import Peer
+
+
+class _Requests(Iterator[bytes]):
+    def __init__(self, outbox: Outbox[bytes]) -> None:
+        self._outbox = outbox
+
+    def __next__(self) -> bytes:
+        wire = self._outbox.take()
+        if wire is None:
+            raise StopIteration
+        return wire
+
+
+class ForwardStream:
+    """One stream of questions to a leader. Numbers are the caller's, rising."""
+
+    def __init__(self, peer: Peer, handler: TransportHandler, options: TransportOptions) -> None:
+        self.leader_id = peer.id
+        self._peer = peer
+        self._handler = handler
+        self._header = peer.header()
+        self._outbox: Outbox[bytes] = Outbox(options.max_queued_messages, options.max_queued_bytes)
+        self._lock = threading.Lock()
+        self._done = False  # broken or closed: no more callbacks
+        self._call: Stream | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it broke or was closed."""
+        return self._done
+
+    def propose(self, number: int, batches: Sequence[bytes]) -> None:
+        """Ask for these to be proposed, in order, each a log entry. Never blocks.
+
+        Raises ForwardClosed. Answered only when refused.
+        """
+        self._put(codec.encode_proposal(self._header, number, batches))
+
+    def read_index(self, number: int, *, lease: bool = False) -> None:
+        """Ask for a read index. Never blocks; raises ForwardClosed; always answered."""
+        self._put(codec.encode_read_index(self._header, number, lease=lease))
+
+    def close(self) -> None:
+        """End it without ``on_forward_broken``. Idempotent."""
+        self._finish()
+
+    def cut(self) -> None:
+        """End it as broken: the leader is lost."""
+        if self._finish():
+            self._handler.on_forward_broken(self.leader_id)
+
+    def run(self) -> None:
+        """Read answers until it ends. The whole life of its greenlet."""
+        self._peer.on_lost.append(self.cut)
+        try:
+            call = self._peer.channel().stream(channels.FORWARD_STREAM, _Requests(self._outbox))
+            self._call = call
+            if self._done:
+                call.cancel()
+            for wire in call:
+                header, response = codec.decode_forward_response(wire)
+                if self._done:
+                    break
+                if header.sender != self.leader_id:
+                    raise Malformed("the answer is not from it")
+                self._handler.on_forward_response(self.leader_id, response)
+        except (CallFailed, Malformed):
+            pass  # whatever it was: it is broken, which is said below
+        finally:
+            if self.cut in self._peer.on_lost:
+                self._peer.on_lost.remove(self.cut)
+            self.cut()
+
+    def _put(self, wire: bytes) -> None:
+        if self._done or not self._outbox.offer(wire, len(wire)):
+            raise ForwardClosed(f"the stream to {self.leader_id} is closed or full")
+
+    def _finish(self) -> bool:
+        """End it once; False if it was ended before."""
+        with self._lock:
+            if self._done:
+                return False
+            self._done = True
+        self._outbox.close(discard=True)
+        if self._call is not None:
+            self._call.cancel()
+        return True

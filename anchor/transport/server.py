@@ -1,0 +1,357 @@
+"""Our gRPC server: each method checks who calls, reads what is said, and passes it on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from anchor import raft
+from anchor.transport import channel as channels
+from anchor.transport import codec
+from anchor.transport.admission import Admission, RefusalLog, Rejection
+from anchor.transport.codec import Malformed
+from anchor.transport.errors import BindFailed, PortInUse
+from anchor.transport.inbound import (
+    Ballots,
+    InboundAppends,
+    InboundForward,
+    InboundStream,
+    hear,
+    malformed,
+)
+
+if TYPE_CHECKING:
+    from anchor.raft.messages import AppendEntriesResponse, RequestVoteResponse
+    from anchor.transport.handler import TransportHandler
+    from anchor.transport.options import TransportOptions
+
+_LOGGER = logging.getLogger("anchor.transport")
+_MAX_STRANGERS = 16  # streams that have not said who they are; calls anybody may make
+_LONGEST_CALL_SECONDS = 60.0
+
+S = TypeVar("S", InboundAppends, InboundForward)
+Unary = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+class Server:
+    """Listens, and keeps the newest stream of each kind of each member."""
+
+    def __init__(
+        self,
+        bind_address: str,
+        admission: Admission,
+        handler: TransportHandler,
+        options: TransportOptions,
+        on_spoke: Callable[[str, int], None],
+    ) -> None:
+        self._bind_address = bind_address
+        self._admission = admission
+        self._handler = handler
+        self._options = options
+        self._on_spoke = on_spoke
+        self._refusals = RefusalLog()
+        self._ballots = Ballots(handler)
+        self._lock = threading.Lock()
+        self._appends: dict[str, InboundAppends] = {}
+        self._forwards: dict[str, InboundForward] = {}
+        self._nameless: dict[InboundAppends | InboundForward, float] = {}
+        self._strangers = threading.BoundedSemaphore(_MAX_STRANGERS)
+        self._executor: futures.ThreadPoolExecutor | None = None
+        self._server: grpc.Server | None = None
+        self._stopping = False
+        self.port = 0
+
+    # --- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind and serve; raises PortInUse or BindFailed."""
+        limit = self._options.max_concurrent_calls
+        executor = futures.ThreadPoolExecutor(limit, thread_name_prefix="transport")
+        server = grpc.server(
+            executor,
+            options=channels.server_options(self._options.max_message_bytes),
+            maximum_concurrent_rpcs=limit,
+        )
+        server.add_generic_rpc_handlers(self._handlers())
+        try:
+            port = server.add_insecure_port(self._bind_address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            executor.shutdown(wait=False)
+            raise _bind_error(self._bind_address)
+        server.start()
+        self.port, self._executor, self._server = port, executor, server
+
+    def stop(self, grace_seconds: float) -> None:
+        """Refuse what is new, end streams, give calls the grace."""
+        self._stopping = True
+        if self._server is None or self._executor is None:
+            return
+        stopped = self._server.stop(grace_seconds)
+        gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", "stopping")
+        with self._lock:
+            streams = [*self._appends.values(), *self._forwards.values(), *self._nameless]
+        for stream in streams:
+            stream.end(gone)
+        self._ballots.close()
+        stopped.wait(grace_seconds + 0.5)
+        self._executor.shutdown(wait=False)
+
+    def check(self, now: float) -> None:
+        """End streams that never said who they are. Called by the monitor."""
+        oldest = now - self._options.first_message_timeout_ms / 1000
+        with self._lock:
+            late = [stream for stream, since in self._nameless.items() if since < oldest]
+        for stream in late:
+            stream.end(
+                Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, "silent", "said nothing in time")
+            )
+
+    # --- what the node sends as answers --------------------------------------------------------
+
+    def answer_append(self, response: AppendEntriesResponse) -> None:
+        """Send it back over the newest stream of that leader, if there is one."""
+        stream = self._appends.get(response.recipient)
+        if stream is not None:
+            stream.outbox.put(response, 64)
+
+    def answer_vote(self, response: RequestVoteResponse) -> None:
+        """Give it to the call that waits for it."""
+        self._ballots.answer(response)
+
+    def refuse(self, member_id: str, reason: str) -> None:
+        """End a member's streams because the core found it spoke nonsense."""
+        rejection = malformed(ValueError(reason))
+        self._refusals.refused(member_id, rejection.reason, rejection.detail)
+        for stream in (self._appends.get(member_id), self._forwards.get(member_id)):
+            if stream is not None:
+                stream.end(rejection)
+
+    # --- streams -------------------------------------------------------------------------------
+
+    def _append_entries(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        stream = InboundAppends(self._admission, context)
+
+        def on_wire(wire: bytes) -> None:
+            header, message = codec.decode_append(wire)
+            if stream.admit(header):
+                self._adopt(self._appends, stream, header)
+            self._on_spoke(stream.sender, header.sender_incarnation)
+            self._handler.on_message(message)
+
+        return self._serve(self._appends, stream, requests, on_wire, context)
+
+    def _forward(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        stream = InboundForward(self._admission, context)
+
+        def on_wire(wire: bytes) -> None:
+            header, request = codec.decode_forward(wire)
+            if stream.admit(header):
+                self._adopt(self._forwards, stream, header)
+            self._handler.on_forward(request, stream.reply)
+
+        return self._serve(self._forwards, stream, requests, on_wire, context)
+
+    def _serve(
+        self,
+        table: dict[str, S],
+        stream: S,
+        requests: Iterator[bytes],
+        on_wire: Callable[[bytes], None],
+        context: grpc.ServicerContext,
+    ) -> Iterator[bytes]:
+        who = context.peer()
+        with self._lock:
+            crowded = len(self._nameless) >= _MAX_STRANGERS
+            if not crowded:
+                self._nameless[stream] = time.monotonic()
+        if crowded:
+            stream.end(_too_many("streams that said nothing yet"))
+            return stream.responses()
+
+        def read() -> None:
+            hear(stream, requests, on_wire, lambda sender, why: self._rejected(sender or who, why))
+            with self._lock:
+                self._nameless.pop(stream, None)
+                if table.get(stream.sender) is stream:
+                    del table[stream.sender]
+
+        threading.Thread(target=read, name="transport-reader", daemon=True).start()
+        return stream.responses()
+
+    def _adopt(self, table: dict[str, S], stream: S, header: codec.Header) -> None:
+        """The stream said who it is: it replaces an older one of the same member."""
+        with self._lock:
+            self._nameless.pop(stream, None)
+            older = table.get(stream.sender)
+            table[stream.sender] = stream
+        if older is not None:
+            older.end(Rejection(grpc.StatusCode.ABORTED, "replaced", "a newer stream replaced it"))
+        self._on_spoke(stream.sender, header.sender_incarnation)
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    def _request_vote(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+        header, message = codec.decode_vote(wire)
+        envelope = codec.envelope(header)
+        self._admission.check(envelope)
+        self._on_spoke(envelope.sender, envelope.sender_incarnation)
+        timeout = min(_time_left(context), self._options.vote_timeout_ms / 1000)
+        response = self._ballots.ask(message, timeout)
+        if response is None:
+            raise Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, "", "no answer in time")
+        return codec.encode_vote_response(self._header_to(envelope), response)
+
+    def _timeout_now(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+        header, message = codec.decode_timeout_now(wire)
+        self._admission.check(codec.envelope(header))
+        self._handler.on_message(message)
+        return b""
+
+    def _identify(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+        envelope = codec.decode_identify(wire)
+        if self._admission.is_member(envelope.sender, envelope.sender_incarnation):
+            self._on_spoke(envelope.sender, envelope.sender_incarnation)
+        return codec.encode_identification(self._handler.on_identify())
+
+    def _compare_digest(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+        header, question = codec.decode_compare_digest(wire)
+        envelope = codec.envelope(header)
+        self._admission.check(envelope)
+        digest = self._handler.on_compare_digest(question)
+        return codec.encode_digest(self._header_to(envelope), digest)
+
+    def _join(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+        header, request = codec.decode_join(wire)
+        self._admission.check_protocol(codec.envelope(header))
+        with self._stranger():
+            response = self._handler.on_join(request, _time_left(context))
+        return codec.encode_join_response(response)
+
+    def _remove(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+        header, request = codec.decode_remove(wire)
+        self._admission.check_own_cluster(codec.envelope(header))
+        with self._stranger():
+            response = self._handler.on_remove(request, _time_left(context))
+        return codec.encode_remove_response(response)
+
+    # --- around them -----------------------------------------------------------------------------
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler[bytes, bytes], ...]:
+        unary: dict[str, Unary] = {
+            channels.REQUEST_VOTE: self._request_vote,
+            channels.TIMEOUT_NOW: self._timeout_now,
+            channels.IDENTIFY: self._identify,
+            channels.COMPARE_DIGEST: self._compare_digest,
+            channels.JOIN: self._join,
+            channels.REMOVE: self._remove,
+        }
+        streams = {
+            channels.APPEND_ENTRIES: self._append_entries,
+            channels.FORWARD_STREAM: self._forward,
+        }
+        by_path = {
+            path: grpc.unary_unary_rpc_method_handler(self._guarded(behaviour))
+            for path, behaviour in unary.items()
+        } | {
+            path: grpc.stream_stream_rpc_method_handler(behaviour)
+            for path, behaviour in streams.items()
+        }
+        return tuple(
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    path.rpartition("/")[2]: handler
+                    for path, handler in by_path.items()
+                    if path.startswith(f"/{service}/")
+                },
+            )
+            for service in (channels.PEER, channels.FORWARD)
+        )
+
+    def _guarded(self, behaviour: Unary) -> Unary:
+        """Turn what goes wrong into a status for the caller and a line here."""
+
+        def call(wire: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                if self._stopping:
+                    raise Rejection(grpc.StatusCode.UNAVAILABLE, "", "stopping")
+                return behaviour(wire, context)
+            except Rejection as error:
+                rejection = error
+            except (Malformed, raft.InvalidMessage) as error:
+                rejection = malformed(error)
+            except Exception:
+                _LOGGER.exception("failed to answer a call")
+                rejection = Rejection(grpc.StatusCode.INTERNAL, "", "internal error")
+            self._rejected(context.peer(), rejection)
+            context.abort(rejection.status, rejection.detail)
+            raise AssertionError
+
+        return call
+
+    def _rejected(self, who: str, rejection: Rejection) -> None:
+        if rejection.reason not in {"", "replaced", "stopping"}:
+            self._refusals.refused(who, rejection.reason, rejection.detail)
+
+    def _stranger(self) -> threading.BoundedSemaphore:
+        if not self._strangers.acquire(blocking=False):
+            raise _too_many("calls at once")
+        self._strangers.release()
+        return self._strangers
+
+    def _header_to(self, envelope: codec.Envelope) -> codec.Header:
+        local = self._admission
+        return codec.header(
+            local.cluster_id,
+            local.member_id,
+            local.incarnation,
+            envelope.sender,
+            envelope.sender_incarnation,
+        )
+
+
+def _too_many(what: str) -> Rejection:
+    return Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "too_many", f"too many {what}")
+
+
+def _time_left(context: grpc.ServicerContext) -> float:
+    """How long the caller will wait."""
+    left: float | None = context.time_remaining()  # its stub forgets the None
+    return _LONGEST_CALL_SECONDS if left is None else min(max(left, 0.0), _LONGEST_CALL_SECONDS)
+
+
+def _bind_error(address: str) -> BindFailed:
+    """Why the address cannot be had: gRPC does not say, the system does."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _name, where in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return PortInUse(
+                f"cannot listen on {address}: the port is in use; stop what uses it, or choose "
+                "another with --port"
+            )
+        return BindFailed(f"cannot listen on {address}: {error.strerror or error}")
+    except ValueError:
+        return BindFailed(f"cannot listen on {address!r}: not host:port")
+    return BindFailed(f"cannot listen on {address}")
+
+
+__all__ = ["InboundStream", "Server"]
