@@ -100,9 +100,9 @@ def build(output: Path) -> None:
         say("fetching the dependencies")
         install(python, "runtime", target=staging)
         install_compiled(python, target=staging)
-        prune(staging)
         package = staging / "anchor"
         shutil.copytree(ROOT / "anchor", package, ignore=shutil.ignore_patterns("__pycache__"))
+        prune(staging)
         say("packing")
         compile_all(python, staging)
         pack(python, staging, packed)
