@@ -1,0 +1,201 @@
+"""A node's data directory: who owns it, what belongs in it, and opening all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from anchor.fsm import FsmError, StateMachine
+from anchor.raft import Entry, EntryKind, HardState
+from anchor.storage import inspection, stable
+from anchor.storage.directory_lock import DirectoryLock
+from anchor.storage.errors import (
+    CorruptionError,
+    ForeignDirectoryError,
+    StorageError,
+)
+from anchor.storage.raft_database import Changes, RaftDatabase
+from anchor.storage.rocks_log import RocksLog
+from anchor.storage.stable import Identity
+from anchor.storage.state import RocksState
+from anchor.storage.sync_mark import SyncMark
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anchor.raft import Configuration
+
+LOCK_FILE = "lock"
+MARK_FILE = "synced"
+RAFT_DATABASE = "raft.db"
+STATE = "state"
+SNAPSHOTS = "snapshots"
+
+_OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS}
+_HARMLESS = {"lost+found"}  # what a file system puts at its own root
+
+
+class DataDirectory:
+    """The open directory. Everything in it was checked, and one process has it."""
+
+    def __init__(self, path: Path, resources: ExitStack) -> None:
+        self.path = path
+        self._resources = resources
+        self._database: RaftDatabase
+        self.identity: Identity
+        self.generation: int
+        self.log: RocksLog
+        self.state: RocksState
+
+    @classmethod
+    def open(cls, path: Path, node_id: str, *, rng: random.Random | None = None) -> DataDirectory:
+        """Open the directory, or make it if there is nothing. Blocking.
+
+        Raises a StorageError whose text is one line for the user.
+        """
+        with ExitStack() as resources:
+            directory = cls(path, resources)
+            try:
+                directory._prepare()
+                is_new = directory._is_new()
+                if is_new:
+                    directory._create(node_id, rng or random.SystemRandom())
+                directory._open(node_id)
+            except OSError as error:
+                raise StorageError(f"{error.filename or path}: {error.strerror}") from None
+            directory._resources = resources.pop_all()
+            return directory
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the node belongs to no cluster yet."""
+        return not self.identity.cluster_id
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Remember, durably, which cluster the node belongs to: once and for all. Blocking."""
+        self._join_cluster(cluster_id, Changes(self._database))
+
+    def bootstrap(self, cluster_id: str, configuration: Configuration) -> None:
+        """Make this node, durably, the only member of a new cluster. Blocking.
+
+        The log begins with the configuration, in term 1.
+        """
+        if self.log.last_index() or self.log.hard_state() != HardState():
+            raise StorageError(f"{self.path}: has a log already; it cannot found a cluster")
+        entry = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
+        self.log.append([entry], HardState(term=1))
+        self._join_cluster(cluster_id, Changes(self._database))
+
+    def close(self) -> None:
+        """Flush the state and close everything; may be called again. Blocking."""
+        self._resources.close()
+
+    # Opening, step by step.
+
+    def _prepare(self) -> None:
+        """Make the directory private, and ours alone."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = {found.name for found in self.path.iterdir()} - _HARMLESS
+        if names and not names & _OURS:
+            raise ForeignDirectoryError(
+                f"{self.path}: holds {min(names)!r} and nothing of anchor's; "
+                "choose an empty directory"
+            )
+        self.path.chmod(0o700)
+        lock = DirectoryLock(self.path / LOCK_FILE)
+        self._resources.callback(lock.release)
+
+    def _is_new(self) -> bool:
+        """Whether there is nothing yet, or only what an interrupted creation left."""
+        mark_path = self.path / MARK_FILE
+        if mark_path.exists() and SyncMark.read(mark_path):
+            return False
+        if not inspection.holds_nothing(self.path / RAFT_DATABASE):
+            raise CorruptionError(mark_path, "is missing")
+        if any((self.path / STATE).rglob("*.sst")):
+            raise CorruptionError(self.path / RAFT_DATABASE, "is missing")
+        return True
+
+    def _create(self, node_id: str, rng: random.Random) -> None:
+        """Make all pieces. The mark's first number says that all of them are there."""
+        SyncMark.create(self.path / MARK_FILE, 0)
+        for part in (RAFT_DATABASE, STATE, SNAPSHOTS):
+            shutil.rmtree(self.path / part, ignore_errors=True)
+            (self.path / part).mkdir(mode=0o700)
+        RocksState(self._generation_path(1), create=True).close()
+        with closing(RaftDatabase(self.path / RAFT_DATABASE, create=True)) as database:
+            identity = Identity(node_id, rng.getrandbits(63), "")
+            changes = Changes(database)
+            changes.put(stable.IDENTITY, stable.encode_identity(identity))
+            changes.put(stable.GENERATION, stable.encode_generation(1))
+            database.write(changes)
+            database.sync()
+            sequence = database.sequence()
+        for directory in (self.path / STATE, self.path, self.path.parent):
+            sync_directory(directory)
+        SyncMark.create(self.path / MARK_FILE, sequence)
+
+    def _open(self, node_id: str) -> None:
+        """Check all pieces, and open them."""
+        mark = SyncMark(self.path / MARK_FILE)
+        self._resources.callback(mark.close)
+        raft_path = self.path / RAFT_DATABASE
+        self.identity = inspection.inspect_raft_database(raft_path, node_id, mark.sequence)
+        self._database = RaftDatabase(raft_path)
+        self._resources.callback(self._database.close)
+        self.generation = self._read_generation()
+        self.log = RocksLog(self._database, mark)
+        self.state = RocksState(self._generation_path(self.generation))
+        self._resources.callback(self.state.close)
+        self._check_state()
+
+    def _check_state(self) -> None:
+        """The state holds nothing the log lacks, and the log all that the state lacks."""
+        try:
+            applied_index = StateMachine(self.state).applied_index
+        except FsmError as error:
+            raise CorruptionError(self.state.path, str(error)) from None
+        if applied_index > self.log.last_index():
+            raise CorruptionError(
+                self.path / RAFT_DATABASE,
+                f"ends at entry {self.log.last_index()}, but entry {applied_index} was applied: "
+                "the log has lost its end",
+            )
+        if applied_index < self.log.first_index() - 1:
+            raise CorruptionError(
+                self.state.path,
+                f"is as of entry {applied_index}, but the log starts at {self.log.first_index()}",
+            )
+
+    def _read_generation(self) -> int:
+        try:
+            return stable.decode_generation(self._database.get(stable.GENERATION) or b"")
+        except ValueError as error:
+            raise CorruptionError(self._database.path, str(error)) from None
+
+    def _generation_path(self, generation: int) -> Path:
+        return self.path / STATE / f"{generation:08d}"
+
+    def _join_cluster(self, cluster_id: str, changes: Changes) -> None:
+        if self.identity.cluster_id not in ("", cluster_id):
+            raise ForeignDirectoryError(
+                f"{self.path}: belongs to cluster {self.identity.cluster_id}, not {cluster_id}"
+            )
+        identity = replace(self.identity, cluster_id=cluster_id)
+        changes.put(stable.IDENTITY, stable.encode_identity(identity))
+        self._database.write(changes)
+        self.log.sync()
+        self.identity = identity
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's list of files durable. Blocking."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,121 @@
+"""How anchor opens RocksDB.
+
+The binding keeps the GIL inside ``write``, ``get`` and ``create_checkpoint`` and releases it inside
+``flush_wal``, ``flush``, ``compact_range`` and ``close``. So a write is never synchronous: it goes
+to the page cache (some µs, hub-safe), and a native thread makes it durable with ``flush_wal``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteOptions,
+)
+
+from anchor.storage.errors import translate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG_FAMILY = "log"
+STABLE_FAMILY = "stable"
+
+_MEBIBYTE = 1 << 20
+
+
+def _database_options() -> Options:
+    """Options both databases share: careful, small, and quiet."""
+    options = Options(raw_mode=True)
+    options.set_paranoid_checks(True)
+    # The default, point in time, drops acknowledged writes after a flipped bit without a word.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_is_fd_close_on_exec(True)
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(_MEBIBYTE)
+    options.set_max_manifest_file_size(4 * _MEBIBYTE)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    options.set_bytes_per_sync(_MEBIBYTE)
+    return options
+
+
+def _tables(options: Options, cache: Cache, *, block_bytes: int, bloom: bool) -> None:
+    tables = BlockBasedOptions()
+    tables.set_block_cache(cache)
+    tables.set_block_size(block_bytes)
+    tables.set_cache_index_and_filter_blocks(True)
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    tables.set_format_version(5)
+    if bloom:
+        tables.set_bloom_filter(10, False)
+    options.set_block_based_table_factory(tables)
+    options.set_compression_type(DBCompressionType.lz4())
+
+
+def _buffers(options: Options, *, count: int, size_bytes: int) -> None:
+    options.set_write_buffer_size(size_bytes)
+    options.set_max_write_buffer_number(count)
+
+
+def open_raft(path: Path, *, create: bool = False, read_only: bool = False) -> Rdict:
+    """Open ``raft.db`` with its two column families. Blocking: replays the WAL."""
+    cache = Cache(4 * _MEBIBYTE)
+    families = {}
+    for name, size_bytes in (
+        ("default", _MEBIBYTE // 4),
+        (STABLE_FAMILY, _MEBIBYTE // 4),
+        (LOG_FAMILY, 8 * _MEBIBYTE),
+    ):
+        families[name] = family = Options(raw_mode=True)
+        _buffers(family, count=3, size_bytes=size_bytes)
+        _tables(family, cache, block_bytes=16 << 10, bloom=False)
+    options = _database_options()
+    options.create_if_missing(create)
+    options.create_missing_column_families(create)
+    options.set_max_total_wal_size(24 * _MEBIBYTE)
+    access = AccessType.read_only(False) if read_only else AccessType.read_write()
+    return _open(path, options, families, access)
+
+
+def open_state(path: Path, *, create: bool = False) -> Rdict:
+    """Open a generation of the state. Blocking."""
+    options = _database_options()
+    options.create_if_missing(create)
+    _buffers(options, count=3, size_bytes=8 * _MEBIBYTE)
+    _tables(options, Cache(8 * _MEBIBYTE), block_bytes=8 << 10, bloom=True)
+    return _open(path, options, None, AccessType.read_write())
+
+
+def _open(
+    path: Path, options: Options, families: dict[str, Options] | None, access: AccessType
+) -> Rdict:
+    try:
+        return Rdict(str(path), options, column_families=families, access_type=access)
+    except Exception as error:  # noqa: BLE001 - the binding raises nothing narrower
+        raise translate(error, path) from None
+
+
+def without_wal() -> WriteOptions:
+    """Write options for the state: its log is the raft log."""
+    options = WriteOptions()
+    options.disable_wal = True  # type: ignore[method-assign,assignment]  # so it really is
+    return options
+
+
+def passing_by() -> ReadOptions:
+    """Read options for a scan that must not push what is in use out of the cache."""
+    options = ReadOptions()
+    options.set_verify_checksums(True)
+    options.fill_cache(False)  # type: ignore[call-arg]  # the stub forgets the argument
+    return options
