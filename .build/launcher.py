@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 
 
-class Unusable(Exception):
+class Unusable(Exception):  # noqa: N818 - it is an answer, not an error
     """This directory will not do; the message says why."""
 
 
