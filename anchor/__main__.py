@@ -1,8 +1,8 @@
-"""The entry point: decides what to do, and patches the standard library first where it must.
+"""The entry point: decides what to do, then does it.
 
-Only a node needs gevent. Verbs, help and the supervisor of ``--cluster`` never import it, so
-they start fast. The plan is made with modules that open no socket and hold no lock, which makes
-it safe to patch after it.
+The plan is made from modules that open no socket, start no thread and hold no lock, and what it
+leads to is imported after it. So verbs and help start fast; gevent is loaded, and the standard
+library patched, only where a node runs: in the worker that Gunicorn forks (:mod:`anchor.api`).
 """
 
 from __future__ import annotations
@@ -10,18 +10,14 @@ from __future__ import annotations
 import os
 import sys
 
-from anchor.plan import RunNode, plan_for
+from anchor.plan import plan_for
 from anchor.usage import program_name
 
 
 def main() -> int:
     """Do what the command line asks and return the exit code."""
     plan = plan_for(sys.argv[1:], os.environ, program_name(sys.argv[0]))
-    if isinstance(plan, RunNode):
-        from gevent import monkey  # noqa: PLC0415 - only a node needs it
-
-        monkey.patch_all()
-    from anchor import cli  # noqa: PLC0415 - what it imports must come after the patch
+    from anchor import cli  # noqa: PLC0415 - a plan needs none of what this brings
 
     return cli.carry_out(plan)
 

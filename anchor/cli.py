@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from anchor import startup
 from anchor.plan import Mistakes, Plan, RunCluster, RunNode, RunVerb, Show
+from anchor.settings import VERSION
 from anchor.startup import StartError
 
 if TYPE_CHECKING:
@@ -76,19 +77,26 @@ def run_node(plan: RunNode) -> int:
     startup.check_directory(settings.directory)
     startup.check_port_free(settings.host, settings.port, "--port")
     listener = startup.listen(settings.host, settings.http_port, "--http-port")
-    from anchor.api.server import serve  # noqa: PLC0415 - heavy, and only for a node
+    from anchor.api import server  # noqa: PLC0415 - heavy, and only for a node
+    from anchor.api.limits import Limits  # noqa: PLC0415 - the same
 
     with contextlib.closing(listener):
-        return serve(settings, _node_starter(settings), listener)
+        return server.serve(Limits.of(settings), _node_starter(settings, server.fatal), listener)
 
 
-def _node_starter(settings: Settings) -> Callable[[], Node]:
-    """Make the function that the HTTP worker calls after its fork to bring the node up."""
+def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Callable[[], Node]:
+    """Make the function that the HTTP worker calls, forked and patched, to bring the node up."""
 
     def start_node() -> Node:
-        from anchor.node import open_node  # noqa: PLC0415 - gRPC comes after the fork
+        # gRPC's threads must be told of gevent, and before any of its objects exists.
+        from grpc.experimental import (  # type: ignore[attr-defined]  # noqa: PLC0415 - no stub
+            gevent as grpc_gevent,
+        )
 
-        return open_node(settings)
+        grpc_gevent.init_gevent()
+        from anchor.node import open_node  # noqa: PLC0415 - it imports gRPC and RocksDB
+
+        return open_node(settings, fatal, VERSION)
 
     return start_node
 

@@ -82,6 +82,7 @@ class RunVerb:
     operands: tuple[str, ...]
     endpoints: tuple[str, ...] = ("localhost:8001",)
     timeout_ms: int = 10_000
+    patience_ms: int = 1_500  # while nobody is there at all, unless a timeout was asked for
     consistency: str = "linearizable"
     as_json: bool = False
     warnings: tuple[str, ...] = ()
@@ -310,6 +311,8 @@ def _plan_verb(
         )
         if option in sources.given
     }  # fmt: skip
+    if "timeout_ms" in given:
+        given["patience_ms"] = given["timeout_ms"]
     return RunVerb(
         verb,
         operands,

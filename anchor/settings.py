@@ -50,6 +50,11 @@ class Settings:
     log_format: str = "auto"
 
     @property
+    def bind_address(self) -> str:
+        """Where this node listens for other nodes."""
+        return join_address(self.host, self.port)
+
+    @property
     def address(self) -> str:
         """Where other nodes reach this one."""
         return self.advertise or join_address(self.host, self.port)

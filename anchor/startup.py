@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BACKLOG = 1024
+BACKLOG = 2048
 
 
 class StartError(Exception):

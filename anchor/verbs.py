@@ -32,7 +32,8 @@ def run(plan: RunVerb) -> int:
         "get": _get, "put": _put, "del": _delete, "status": _status, "members": _members,
     }  # fmt: skip
     subject = " ".join((plan.verb, *plan.operands[:1]))
-    with Client(plan.endpoints, timeout=plan.timeout_ms / 1000) as client:
+    timeout, patience = plan.timeout_ms / 1000, plan.patience_ms / 1000
+    with Client(plan.endpoints, timeout=timeout, patience=patience) as client:
         try:
             return verbs[plan.verb](client, plan)
         except NoLeader as error:

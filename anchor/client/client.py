@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -26,14 +27,23 @@ BACKOFF_SECONDS_MAX = 1.0
 # The codes by which a node says that a write had no effect and may be sent again.
 _NOTHING_DONE = frozenset({"no_leader", "overloaded", "stopping"})
 
+CONNECT_SECONDS = 1.5
+"""Where there are other endpoints, one that is not there must not take the whole deadline: not
+with its connection, and of a read not with its answer either, see SHARE."""
+
+SHARE = 0.6
+"""This much of the time that is left a read waits for an endpoint before it tries the next. With
+the usual timeouts it outlasts the time a node waits for a leader."""
+
 _JSON_BYTES_MAX = 1 << 20
 
 
 class Client:
     """Talks to a cluster through any of its nodes. See the package for what it promises.
 
-    ``endpoints`` are HTTP addresses, ``"host1:8001,host2:8001"`` or an iterable of them. ``rng``
-    and ``sleep`` can be replaced by tests.
+    ``endpoints`` are HTTP addresses, ``"host1:8001,host2:8001"`` or an iterable of them.
+    ``timeout`` is for a whole call, in seconds; while no endpoint accepts a connection it gives up
+    after ``patience`` seconds already. ``rng`` and ``sleep`` can be replaced by tests.
     """
 
     def __init__(
@@ -41,6 +51,7 @@ class Client:
         endpoints: str | Iterable[str],
         *,
         timeout: float = TIMEOUT_SECONDS,
+        patience: float = math.inf,
         rng: random.Random | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -52,6 +63,7 @@ class Client:
         if not self.endpoints:
             raise ValueError("a client needs at least one endpoint, like localhost:8001")
         self.timeout = timeout
+        self.patience = patience
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._sleep = sleep
         self._connections = Connections()
@@ -105,9 +117,8 @@ class Client:
             return _json_object(self._call(request, timeout))
         limit = self.timeout if timeout is None else timeout
         try:
-            return _json_object(
-                _judge(request, self._connections.exchange(endpoint, request, limit))
-            )
+            answer = self._connections.exchange(endpoint, request, limit, limit)
+            return _json_object(_judge(request, answer))
         except (NotSent, Broken) as error:
             raise Unreachable(str(error)) from None
 
@@ -160,34 +171,41 @@ class Client:
 
     def _call(self, request: Request, timeout: float | None) -> Answer:
         """Try endpoints until one gives an answer that settles it, or the time is up."""
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        started = time.monotonic()
+        deadline = started + (self.timeout if timeout is None else timeout)
+        unconnected_by = min(deadline, started + self.patience)
         first = self._preferred
         last: ClientError | None = None
         tries = 0
         while True:
             at = (first + tries) % len(self.endpoints)
-            remaining = deadline - time.monotonic()
+            remaining = (unconnected_by if tries else deadline) - time.monotonic()
             if remaining <= 0:
                 raise last or Unreachable("the time was up before anything could be sent")
             try:
-                answer = _judge(request, self._exchange(at, request, remaining))
+                answer = _judge(request, self._exchange(at, request, deadline, tries))
             except _TryAgain as again:
-                # That the cluster has no leader says more than that one endpoint is down.
-                if not (isinstance(last, NoLeader) and isinstance(again.error, Unreachable)):
-                    last = again.error
+                last = _more_telling(last, again.error)
+                if again.connected:
+                    unconnected_by = deadline
             else:
                 with self._lock:
                     self._preferred = at
                 return answer
             tries += 1
             if tries % len(self.endpoints) == 0:
-                self._back_off(tries // len(self.endpoints), deadline)
+                self._back_off(tries // len(self.endpoints), unconnected_by)
 
-    def _exchange(self, at: int, request: Request, remaining: float) -> Answer:
+    def _exchange(self, at: int, request: Request, deadline: float, tries: int) -> Answer:
+        limit = connect_limit = max(0.001, deadline - time.monotonic())
+        if len(self.endpoints) > 1:
+            connect_limit = CONNECT_SECONDS
+            if not request.writes and (tries + 1) % len(self.endpoints):
+                limit *= SHARE
         try:
-            return self._connections.exchange(self.endpoints[at], request, remaining)
+            return self._connections.exchange(self.endpoints[at], request, limit, connect_limit)
         except NotSent as error:
-            raise _TryAgain(Unreachable(str(error))) from None
+            raise _TryAgain(Unreachable(str(error)), connected=False) from None
         except Broken as error:
             if request.writes:
                 raise CommitUnknown(f"{error}; the write may have happened") from None
@@ -200,11 +218,17 @@ class Client:
         self._sleep(min(self._rng.uniform(0, bound), remaining))
 
 
-class _TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
+class _TryAgain(Exception):
     """This try settled nothing and did nothing; ``error`` stands if it was the last."""
 
-    def __init__(self, error: ClientError) -> None:
+    def __init__(self, error: ClientError, *, connected: bool = True) -> None:
         self.error = error
+        self.connected = connected
+
+
+def _more_telling(last: ClientError | None, now: ClientError) -> ClientError:
+    """Choose what to report at the end: that one endpoint is down says less than an answer."""
+    return last if last is not None and isinstance(now, Unreachable) else now
 
 
 def _judge(request: Request, answer: Answer) -> Answer:

@@ -30,11 +30,11 @@ class ExchangeError(Exception):
     """No answer came."""
 
 
-class NotSent(ExchangeError):  # noqa: N818 - says what happened
+class NotSent(ExchangeError):
     """No connection could be had: the request certainly never left."""
 
 
-class Broken(ExchangeError):  # noqa: N818 - says what happened
+class Broken(ExchangeError):
     """The connection failed, or took too long, once the request may have left."""
 
 
@@ -70,10 +70,17 @@ class Connections:
         self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
         self._closed = False
 
-    def exchange(self, endpoint: str, request: Request, timeout: float) -> Answer:
-        """Send a request to one endpoint and wait for its answer, at most ``timeout`` seconds."""
+    def exchange(
+        self, endpoint: str, request: Request, timeout: float, connect_timeout: float
+    ) -> Answer:
+        """Send a request to one endpoint and wait for its answer, at most ``timeout`` seconds.
+
+        Raises:
+            NotSent, Broken: there is no answer.
+
+        """
         deadline = time.monotonic() + timeout
-        connection = self._reuse(endpoint) or _connect(endpoint, timeout)
+        connection = self._reuse(endpoint) or _connect(endpoint, min(timeout, connect_timeout))
         try:
             answer, reusable = _converse(connection, request, deadline)
         except TimeoutError:
