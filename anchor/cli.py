@@ -44,7 +44,7 @@ def carry_out(plan: Plan) -> int:
 
 def _carry_out(plan: Plan) -> int:
     if isinstance(plan, Show):
-        print(plan.text, flush=True)
+        print(printable_text(plan.text), flush=True)
         return OK
     if isinstance(plan, Mistakes):
         for line in plan.lines:
@@ -99,6 +99,12 @@ def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Calla
         return open_node(settings, fatal, VERSION)
 
     return start_node
+
+
+def printable_text(text: str) -> str:
+    """Replace what standard output has no character for: a name of ours may be in any bytes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def complain(line: str) -> None:

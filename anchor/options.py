@@ -67,7 +67,7 @@ NODE_OPTIONS: tuple[Option, ...] = (
            "for clients: HTTP (default: --port plus 1000)", "number"),
     Option("dir", "PATH", values.directory, _NODE,
            "where the data lives (default ./data/NAME)"),
-    Option("peers", "HOST:PORT,…", values.addresses, _NODE,
+    Option("peers", "HOST:PORT,...", values.addresses, _NODE,
            "nodes of the cluster to join; leave out on the very first node", "list"),
     Option("cluster", "N", values.whole_number(2, 9), _NODE,
            "run N nodes at once on this machine, 2 to 9, to try things out", "number"),
@@ -91,11 +91,11 @@ NODE_OPTIONS: tuple[Option, ...] = (
     Option("log-format", "FORMAT", values.one_of("auto", "text", "json"), _OTHER,
            "text, json or auto: text on a terminal, else json (default auto)"),
     Option("config", "FILE", values.directory, _OTHER,
-           'read options from this TOML file: port = 9001, peers = ["a:9001"] …'),
+           'read options from this TOML file: port = 9001, peers = ["a:9001"] ...'),
 )  # fmt: skip
 
 VERB_OPTIONS: tuple[Option, ...] = (
-    Option("endpoints", "HOST:PORT,…", values.endpoints, "Verbs",
+    Option("endpoints", "HOST:PORT,...", values.endpoints, "Verbs",
            "HTTP addresses of nodes, tried in turn (default localhost:8001)", "list"),
     Option("timeout", "TIME", values.milliseconds(10, 3_600_000, plain_unit_ms=1000), "Verbs",
            "how long to try, like 500ms or 3s; a plain number is seconds (default 10s)"),

@@ -42,33 +42,41 @@ VERBS = {
     "members": Verb("members", (0, 0), "list the cluster's members as its leader sees them"),
 }  # fmt: skip
 
-_EXIT_CODES = "0 done, 1 error, 2 usage, 3 not found, 5 no leader, 7 unreachable"
+WIDTH = 80
+_LEFT = 28
+
+_EXIT_CODES = "Exit codes: 0 done, 1 error, 2 usage, 3 not found, 5 no leader, 7 unreachable."
 
 _OVERVIEW = """\
 anchor: a small, strongly consistent key-value store on Raft, in one file.
 
-Try it: three nodes on this machine, stopped by Ctrl-C, their data kept in ./data
+Try it: three nodes on this machine, stopped by Ctrl-C, data kept in ./data
   {program} --cluster 3
 
-Run it: one node on each machine; the first without --peers, the others with
-  {program} --id node1 --port 9001 --http-port 8001 --dir ./data/node1
-  {program} --id node2 --port 9002 --http-port 8002 --dir ./data/node2 --peers localhost:9001
+Run it: node by node, the first one without --peers
+  {program} --id node1 --port 9001 --http-port 8001
+  {program} --id node2 --port 9002 --http-port 8002 \\
+    --peers localhost:9001
+On machines of their own, each also says where the others reach it:
+    --host 0.0.0.0 --advertise node1.example
 
 Use it: any node takes any request
   curl -X POST http://localhost:8001/kv/mykey -d 'myvalue'
   curl http://localhost:8002/kv/mykey
-  {program} put mykey myvalue
   {program} get mykey
 
-Verbs
+Verbs, each with a --help of its own
 {verbs}
-  Each has its own --help. Exit codes: {exit_codes}.
+
+{exit_codes}
 """
 
 _EPILOGUE = """\
-Every option can also stand in the environment (--http-port is ANCHOR_HTTP_PORT) and in a TOML
-file given by --config (http-port = 8001). Flags win over the environment, that over the file.
-TIME is written 1500ms, 1.5s or 1500 (milliseconds); SIZE is written 1MiB, 512KiB or 65536.
+Every option can also stand in the environment (--http-port is ANCHOR_HTTP_PORT)
+and, but for those of verbs, in a TOML file (http-port = 8001). Flags win over
+the environment, and that over the file.
+TIME is written 1500ms, 1.5s or 1500, which is milliseconds.
+SIZE is written 1MiB, 512KiB or 65536.
 """
 
 
@@ -103,20 +111,18 @@ def of_verb(name: str, program: str) -> str:
     options = [o for o in VERB_OPTIONS if o.name != "consistency" or name == "get"]
     lines = [f"{program} {verb.synopsis} [options]: {verb.summary}"]
     if verb.details:
-        lines += ["", textwrap.fill(verb.details, 96)]
+        lines += ["", textwrap.fill(verb.details, WIDTH)]
     lines += ["", "Options", _options(options)]
     if name in {"status", "members"}:
         lines.append(_columns([("--json", "print JSON instead of a table")]))
-    lines += ["", f"Endpoints also from ANCHOR_ENDPOINTS. Exit codes: {_EXIT_CODES}."]
+    lines += ["", "ANCHOR_ENDPOINTS and ANCHOR_TIMEOUT stand in for the flags.", _EXIT_CODES]
     return "\n".join(lines)
 
 
 def hint(program: str, *, first_time: bool) -> str:
     """Say where to go from a mistake."""
     if first_time:
-        return (
-            f"New here? Three nodes to try: {program} --cluster 3    All options: {program} --help"
-        )
+        return f"New here? Try three nodes: {program} --cluster 3\nAll options: {program} --help"
     return f"Try: {program} --help"
 
 
@@ -128,9 +134,9 @@ def _columns(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(
         textwrap.fill(
             text,
-            99,
-            initial_indent=f"  {left:<30}  ",
-            subsequent_indent=" " * 34,
+            WIDTH,
+            initial_indent=f"  {left:<{_LEFT}}  ",
+            subsequent_indent=" " * (_LEFT + 4),
             break_on_hyphens=False,
         )
         for left, text in rows
