@@ -7,8 +7,12 @@ its entry is truncated.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from anchor.raft.errors import InvalidConfiguration
+
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,156 @@ class Configuration:
     voters: frozenset[str] = frozenset()
     voters_outgoing: frozenset[str] = frozenset()
     learners: frozenset[str] = frozenset()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether two majorities are needed (thesis §4.3)."""
+        return bool(self.voters_outgoing)
+
+    def has_vote(self, member_id: str) -> bool:
+        """Whether its vote counts in one of the majorities."""
+        return member_id in self.voters or member_id in self.voters_outgoing
+
+    def is_quorum(self, member_ids: Collection[str]) -> bool:
+        """Whether these are a majority, of both sets where there are two."""
+        return all(
+            sum(voter in member_ids for voter in voters) > len(voters) // 2
+            for voters in self._majorities()
+        )
+
+    def quorum_value(self, value_of: Callable[[str], int]) -> int:
+        """The greatest value that a quorum has reached: commit index, read round."""
+        return min(
+            # In descending order, all up to and including the middle one are a majority.
+            sorted((value_of(voter) for voter in voters), reverse=True)[len(voters) // 2]
+            for voters in self._majorities()
+        )
+
+    def _majorities(self) -> tuple[frozenset[str], ...]:
+        if self.voters_outgoing:
+            return (self.voters, self.voters_outgoing)
+        return (self.voters,)
+
+    def towards(self, target: Configuration) -> Configuration:
+        """The next configuration on the way to ``target``.
+
+        That is the target itself if it changes at most one voter: any two majorities then share
+        a member (thesis §4.1). Else it is the joint one between the two (thesis §4.3).
+        """
+        target.validate()
+        if target.is_joint:
+            raise InvalidConfiguration("a joint configuration is a way, not a target")
+        if len(self.voters ^ target.voters) <= 1:
+            return target
+        return replace(
+            target,
+            members={**self.members, **target.members},
+            voters_outgoing=self.voters,
+        )
+
+    def after_joint(self) -> Configuration:
+        """C_new, once C_old,new is committed: who is in neither of its sets is out."""
+        staying = self.voters | self.learners
+        return replace(
+            self,
+            members={i: member for i, member in self.members.items() if i in staying},
+            voters_outgoing=frozenset(),
+        )
+
+    def validate(self) -> None:
+        """Raises InvalidConfiguration for what could never work."""
+        if not self.voters:
+            raise InvalidConfiguration("a configuration needs at least one voter")
+        if self.voters & self.learners:
+            raise InvalidConfiguration("a member is either voter or learner")
+        named = self.voters | self.voters_outgoing | self.learners
+        if named != self.members.keys():
+            raise InvalidConfiguration("every member has a part, and every part a member")
+        if any(member_id != member.id for member_id, member in self.members.items()):
+            raise InvalidConfiguration("a member is listed under another's id")
+
+    def encode(self) -> bytes:
+        """The payload of its log entry: JSON, versioned, the same bytes for the same content."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "members": [
+                {
+                    "id": member.id,
+                    "address": member.address,
+                    "http_address": member.http_address,
+                    "incarnation": member.incarnation,
+                    "promote": member.promote,
+                }
+                for _, member in sorted(self.members.items())
+            ],
+            "voters": sorted(self.voters),
+            "voters_outgoing": sorted(self.voters_outgoing),
+            "learners": sorted(self.learners),
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Configuration:
+        """Read what ``encode`` wrote; raises ValueError for anything else."""
+        try:
+            content = json.loads(encoded)
+            version = content["format_version"]
+            if version != FORMAT_VERSION:
+                raise ValueError(f"configuration format {version} is not known here")
+            members = [Member(**fields) for fields in content["members"]]
+            return cls(
+                members={member.id: member for member in members},
+                voters=frozenset(content["voters"]),
+                voters_outgoing=frozenset(content["voters_outgoing"]),
+                learners=frozenset(content["learners"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a configuration: {error}") from None
+
+
+class Configurations:
+    """The configurations the log holds: which one is in force, which one is committed.
+
+    Kept from the newest committed one on, so that a truncated entry's predecessor comes back
+    into force.
+    """
+
+    def __init__(self, base: Configuration, base_index: int) -> None:
+        self._by_index: list[tuple[int, Configuration]] = [(base_index, base)]
+
+    @property
+    def in_force(self) -> Configuration:
+        """The newest one in the log, committed or not."""
+        return self._by_index[-1][1]
+
+    @property
+    def in_force_index(self) -> int:
+        """Where the one in force was appended."""
+        return self._by_index[-1][0]
+
+    @property
+    def committed(self) -> Configuration:
+        """The newest one that is known to be committed."""
+        return self._by_index[0][1]
+
+    @property
+    def committed_index(self) -> int:
+        """Where the committed one was appended."""
+        return self._by_index[0][0]
+
+    def append(self, index: int, configuration: Configuration) -> None:
+        """Put one into force."""
+        self._by_index.append((index, configuration))
+
+    def truncate(self, first_dropped: int) -> None:
+        """The log drops everything from there on; never what is committed."""
+        while self._by_index[-1][0] >= first_dropped:
+            self._by_index.pop()
+
+    def commit(self, commit_index: int) -> bool:
+        """Forget what is older than the newest committed one; whether that changed."""
+        changed = False
+        while len(self._by_index) > 1 and self._by_index[1][0] <= commit_index:
+            del self._by_index[0]
+            changed = True
+        return changed
