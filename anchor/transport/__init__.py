@@ -83,6 +83,12 @@ silence: the ping does not pass by the disk.
 
 from __future__ import annotations
 
+import os
+
+# gRPC writes lines of its own to stderr, e.g. for each connection that ends, unless told before
+# its library is loaded not to.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from anchor.transport.errors import (
     BindFailed,
     CallRefused,

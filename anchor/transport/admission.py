@@ -21,7 +21,7 @@ _QUIET_SECONDS = 10.0
 _MAX_REMEMBERED = 256
 
 
-class Rejection(Exception):
+class Rejection(Exception):  # noqa: N818 - named for what it is
     """This caller is refused. ``reason`` is a short stable word, for telling lines apart."""
 
     def __init__(self, status: grpc.StatusCode, reason: str, detail: str) -> None:

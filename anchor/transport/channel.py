@@ -51,7 +51,7 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-class CallFailed(Exception):
+class CallFailed(Exception):  # noqa: N818 - named for what it is
     """A call or a stream ended badly."""
 
     def __init__(self, status: grpc.StatusCode, detail: str) -> None:
@@ -149,7 +149,7 @@ class Channel:
         except grpc.RpcError as error:
             raise _failure(error) from None
         except ValueError as error:
-            raise _closed() from error
+            raise closed() from error
         return bytes(answer)
 
     def call_later(
@@ -163,7 +163,7 @@ class Channel:
         try:
             future = self._channel.unary_unary(path).future(wire, timeout=timeout_seconds)
         except ValueError as error:
-            raise _closed() from error
+            raise closed() from error
         future.add_done_callback(lambda future: done(_outcome(future)))
 
     def stream(self, path: str, requests: Iterator[bytes]) -> Stream:
@@ -171,7 +171,7 @@ class Channel:
         try:
             return Stream(self._channel.stream_stream(path)(requests))
         except ValueError as error:
-            raise _closed() from error
+            raise closed() from error
 
     def close(self) -> None:
         """End it, and every call on it."""
@@ -184,7 +184,7 @@ def _outcome(future: Any) -> bytes | CallFailed:  # noqa: ANN401 - gRPC has no p
     except grpc.RpcError as error:
         return _failure(error)
     except grpc.FutureCancelledError:
-        return _closed()
+        return closed()
 
 
 def _failure(error: Any) -> CallFailed:  # noqa: ANN401 - an RpcError is a Call too, which no type says
@@ -192,5 +192,6 @@ def _failure(error: Any) -> CallFailed:  # noqa: ANN401 - an RpcError is a Call 
     return CallFailed(status, str(error.details() or "")[:300])
 
 
-def _closed() -> CallFailed:
+def closed() -> CallFailed:
+    """Say that we closed the channel ourselves."""
     return CallFailed(grpc.StatusCode.CANCELLED, "the channel was closed")

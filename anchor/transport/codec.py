@@ -41,7 +41,7 @@ LIMIT = 1 << 63  # no term and no index ever gets here
 Header = raft_pb2.Header
 
 
-class Malformed(Exception):
+class Malformed(Exception):  # noqa: N818 - named for what it is
     """These bytes are not a message that makes sense, whoever sent them."""
 
 

@@ -7,7 +7,7 @@ class TransportError(Exception):
     """Any failure of the transport."""
 
 
-class BindFailed(TransportError):
+class BindFailed(TransportError):  # noqa: N818 - named for what it is
     """The address to listen on cannot be had."""
 
 
@@ -15,15 +15,15 @@ class PortInUse(BindFailed):
     """Somebody else listens there already."""
 
 
-class Unreachable(TransportError):
+class Unreachable(TransportError):  # noqa: N818 - named for what it is
     """Nobody answers at that address, or the member is not known."""
 
 
-class CallTimeout(TransportError):
+class CallTimeout(TransportError):  # noqa: N818 - named for what it is
     """No answer in time; whether the question arrived is unknown."""
 
 
-class CallRefused(TransportError):
+class CallRefused(TransportError):  # noqa: N818 - named for what it is
     """The other side was reached and said no; ``code`` is gRPC's name for it, in lower case."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -32,5 +32,5 @@ class CallRefused(TransportError):
         self.detail = detail
 
 
-class ForwardClosed(TransportError):
+class ForwardClosed(TransportError):  # noqa: N818 - named for what it is
     """The forward stream is gone, or holds as much unsent as it may: nothing was sent."""

@@ -37,7 +37,7 @@ class ForwardStream:
         self.leader_id = peer.id
         self._peer = peer
         self._handler = handler
-        self._header = peer.header()
+        self._header = peer.link.header()
         self._outbox: Outbox[bytes] = Outbox(options.max_queued_messages, options.max_queued_bytes)
         self._lock = threading.Lock()
         self._done = False  # broken or closed: no more callbacks
@@ -70,24 +70,24 @@ class ForwardStream:
 
     def run(self) -> None:
         """Read answers until it ends. The whole life of its greenlet."""
-        self._peer.on_lost.append(self.cut)
+        self._peer.link.on_lost.append(self.cut)
         try:
-            call = self._peer.channel().stream(channels.FORWARD_STREAM, _Requests(self._outbox))
+            call = self._peer.link.channel().stream(
+                channels.FORWARD_STREAM, _Requests(self._outbox)
+            )
             self._call = call
             if self._done:
                 call.cancel()
             for wire in call:
                 header, response = codec.decode_forward_response(wire)
-                if self._done:
+                if self._done or header.sender != self.leader_id:
                     break
-                if header.sender != self.leader_id:
-                    raise Malformed("the answer is not from it")
                 self._handler.on_forward_response(self.leader_id, response)
         except (CallFailed, Malformed):
             pass  # whatever it was: it is broken, which is said below
         finally:
-            if self.cut in self._peer.on_lost:
-                self._peer.on_lost.remove(self.cut)
+            if self.cut in self._peer.link.on_lost:
+                self._peer.link.on_lost.remove(self.cut)
             self.cut()
 
     def _put(self, wire: bytes) -> None:

@@ -49,7 +49,7 @@ class TransportHandler(Protocol):
         """Somebody shall go. May block up to the timeout, after which nobody waits."""
 
     def on_identify(self) -> Identification:
-        """Who are we?"""
+        """Say who we are."""
 
     def on_compare_digest(self, question: CompareDigest) -> bytes | None:
         """Our digest at that index, or None: not applied yet, or too long ago."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
-from anchor import raft
+from anchor.raft.errors import InvalidMessage
 from anchor.raft.messages import AppendEntriesResponse, RequestVote, RequestVoteResponse
 from anchor.transport import codec
 from anchor.transport.admission import Admission, Rejection
@@ -35,6 +35,11 @@ R = TypeVar("R", AppendEntriesResponse, ForwardResponse)
 def malformed(error: Exception) -> Rejection:
     """What the sender of nonsense is told."""
     return Rejection(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error)[:300])
+
+
+def too_many(what: str) -> Rejection:
+    """What who comes last is told."""
+    return Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "too_many", f"too many {what}")
 
 
 class InboundStream(Generic[R]):
@@ -131,7 +136,7 @@ def hear(
                 break
     except grpc.RpcError:
         pass  # cancelled, or its connection broke
-    except (Malformed, raft.InvalidMessage) as error:
+    except (Malformed, InvalidMessage) as error:
         stream.rejection = malformed(error)
     except Rejection as rejection:
         stream.rejection = rejection
@@ -161,6 +166,7 @@ class Ballots:
     """
 
     _MAX_PER_CANDIDATE = 4
+    _MAX_CANDIDATES = 16  # and kinds: strangers may ask too, see Admission
 
     def __init__(self, handler: TransportHandler) -> None:
         self._handler = handler
@@ -172,6 +178,8 @@ class Ballots:
         key = (request.sender, request.pre_vote)
         ballot = _Ballot(request)
         with self._lock:
+            if len(self._open) >= self._MAX_CANDIDATES and key not in self._open:
+                raise too_many("candidates at once")
             ballots = self._open.setdefault(key, [])
             ballots.append(ballot)
             if len(ballots) > self._MAX_PER_CANDIDATE:

@@ -65,7 +65,7 @@ class RemoveResponse:
 
 @dataclass(frozen=True, slots=True)
 class CompareDigest:
-    """What is your digest at this applied index? ``majority_digest`` (second round): this is ours."""
+    """What is your digest at this applied index? The second round tells the majority's."""
 
     sender: str
     applied_index: int

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from anchor import raft
+from anchor.raft.errors import InvalidMessage
 from anchor.transport import channel as channels
 from anchor.transport import codec
 from anchor.transport.admission import Admission, RefusalLog, Rejection
@@ -23,9 +24,9 @@ from anchor.transport.inbound import (
     Ballots,
     InboundAppends,
     InboundForward,
-    InboundStream,
     hear,
     malformed,
+    too_many,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ class Server:
         self._strangers = threading.BoundedSemaphore(_MAX_STRANGERS)
         self._executor: futures.ThreadPoolExecutor | None = None
         self._server: grpc.Server | None = None
-        self._stopping = False
         self.port = 0
 
     # --- life --------------------------------------------------------------------------------
@@ -93,7 +93,6 @@ class Server:
 
     def stop(self, grace_seconds: float) -> None:
         """Refuse what is new, end streams, give calls the grace."""
-        self._stopping = True
         if self._server is None or self._executor is None:
             return
         stopped = self._server.stop(grace_seconds)
@@ -177,7 +176,7 @@ class Server:
             if not crowded:
                 self._nameless[stream] = time.monotonic()
         if crowded:
-            stream.end(_too_many("streams that said nothing yet"))
+            stream.end(too_many("streams that said nothing yet"))
             return stream.responses()
 
         def read() -> None:
@@ -193,12 +192,19 @@ class Server:
     def _adopt(self, table: dict[str, S], stream: S, header: codec.Header) -> None:
         """The stream said who it is: it replaces an older one of the same member."""
         with self._lock:
-            self._nameless.pop(stream, None)
             older = table.get(stream.sender)
+            if older is None and self._is_crowded(table, stream.sender):
+                raise too_many("streams of strangers")
+            self._nameless.pop(stream, None)
             table[stream.sender] = stream
         if older is not None:
             older.end(Rejection(grpc.StatusCode.ABORTED, "replaced", "a newer stream replaced it"))
         self._on_spoke(stream.sender, header.sender_incarnation)
+
+    def _is_crowded(self, table: dict[str, S], newcomer: str) -> bool:
+        members = self._admission.members
+        strangers = sum(1 for sender in table if sender not in members)
+        return newcomer not in members and strangers >= _MAX_STRANGERS
 
     # --- calls -----------------------------------------------------------------------------------
 
@@ -285,12 +291,10 @@ class Server:
 
         def call(wire: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                if self._stopping:
-                    raise Rejection(grpc.StatusCode.UNAVAILABLE, "", "stopping")
                 return behaviour(wire, context)
             except Rejection as error:
                 rejection = error
-            except (Malformed, raft.InvalidMessage) as error:
+            except (Malformed, InvalidMessage) as error:
                 rejection = malformed(error)
             except Exception:
                 _LOGGER.exception("failed to answer a call")
@@ -305,11 +309,15 @@ class Server:
         if rejection.reason not in {"", "replaced", "stopping"}:
             self._refusals.refused(who, rejection.reason, rejection.detail)
 
-    def _stranger(self) -> threading.BoundedSemaphore:
+    @contextmanager
+    def _stranger(self) -> Iterator[None]:
+        """Hold one of the few places for calls that anybody may make."""
         if not self._strangers.acquire(blocking=False):
-            raise _too_many("calls at once")
-        self._strangers.release()
-        return self._strangers
+            raise too_many("calls at once")
+        try:
+            yield
+        finally:
+            self._strangers.release()
 
     def _header_to(self, envelope: codec.Envelope) -> codec.Header:
         local = self._admission
@@ -320,10 +328,6 @@ class Server:
             envelope.sender,
             envelope.sender_incarnation,
         )
-
-
-def _too_many(what: str) -> Rejection:
-    return Rejection(grpc.StatusCode.RESOURCE_EXHAUSTED, "too_many", f"too many {what}")
 
 
 def _time_left(context: grpc.ServicerContext) -> float:
@@ -352,6 +356,3 @@ def _bind_error(address: str) -> BindFailed:
     except ValueError:
         return BindFailed(f"cannot listen on {address!r}: not host:port")
     return BindFailed(f"cannot listen on {address}")
-
-
-__all__ = ["InboundStream", "Server"]

@@ -118,7 +118,7 @@ class Transport:
     def connected(self, member_id: str) -> bool:
         """Whether this member was heard of late, by whatever way."""
         peer = self._peers.get(member_id)
-        return peer is not None and peer.connected
+        return peer is not None and peer.link.connected
 
     def refuse(self, member_id: str, reason: str) -> None:
         """End a member's streams, and log why: the core found what it said to be nonsense."""
@@ -127,7 +127,7 @@ class Transport:
     def _spoke(self, member_id: str, incarnation: int) -> None:
         peer = self._peers.get(member_id)
         if peer is not None and peer.member.incarnation in {0, incarnation}:
-            peer.spoke()
+            peer.link.spoke()
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -168,14 +168,14 @@ class Transport:
     def _monitor(self) -> None:
         """Judge silence, everybody's, ten times in each silence timeout."""
         pause = self._options.silence_timeout_ms / 10_000
+        last = time.monotonic()
         while not self._stopped.wait(pause):
-            now = time.monotonic()
-            self._server.check(now)
+            last, before = time.monotonic(), last
+            self._server.check(last)
             for peer in list(self._peers.values()):
-                try:
-                    peer.check(now)
-                except CallFailed:  # its channel was closed at this moment
-                    continue
+                if last - before > 3 * pause:  # we were paused ourselves: nobody was silent
+                    peer.link.forgive(last)
+                peer.check(last)
 
     # --- forwarding --------------------------------------------------------------------------
 
@@ -222,8 +222,8 @@ class Transport:
         peer = self._peers.get(member_id)
         if peer is None:
             raise Unreachable(f"{member_id} is not a member we know")
-        wire = codec.encode_compare_digest(peer.header(), applied_index, majority_digest)
-        answer = _ask(peer.channel(), channels.COMPARE_DIGEST, wire, timeout_seconds)
+        wire = codec.encode_compare_digest(peer.link.header(), applied_index, majority_digest)
+        answer = _ask(peer.link.channel(), channels.COMPARE_DIGEST, wire, timeout_seconds)
         return _read(codec.decode_digest, answer, peer.member.address)[1]
 
     def _header_to_anybody(self) -> codec.Header:

@@ -1,0 +1,224 @@
+"""The connection to one member: its channel, and whether the member lives.
+
+States: ``unknown`` → ``connected`` ⇄ ``lost``, one log line a change. Answers count: what comes on
+our stream, to our votes, to our pings. What the member says by itself counts as long as none of
+our attempts failed; after that it is a sign that trying again at once is worth while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from anchor.transport import channel as channels
+from anchor.transport import codec
+from anchor.transport.channel import CallFailed, Channel
+from anchor.transport.codec import Malformed
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from anchor.raft.configuration import Member
+    from anchor.transport.admission import Admission
+    from anchor.transport.options import TransportOptions
+
+_LOGGER = logging.getLogger("anchor.transport")
+_KICK_SECONDS = 0.25  # how often a sign of life may cut a back-off short
+_REFUSED_BACKOFF_SECONDS = 0.25  # who refuses us is up, and may soon know better
+_QUIET_SECONDS = 10.0  # between two lines about what keeps it lost
+_RENEW_AFTER = 2  # failures in a row on one channel
+
+
+class Link:
+    """What we know of the way to one member."""
+
+    def __init__(
+        self, member: Member, admission: Admission, options: TransportOptions, rng: random.Random
+    ) -> None:
+        self.member = member
+        self.connected = False
+        self.refused = False  # it answers, but will not have our stream
+        self.retry = threading.Event()  # set: wait no longer before the next attempt
+        self.last_heard = time.monotonic()
+        self.last_answer = 0.0
+        self.on_lost: list[Callable[[], None]] = []  # what else to end when it is lost
+        self._admission = admission
+        self._options = options
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._closed = False
+        self._trouble = ""  # why there is no connection, as last logged
+        self._troubled_since = 0.0
+        self._failures = 0
+        self._channel: Channel | None = None
+        self._channel_failures = 0
+        self._last_kick = 0.0
+        self._pinging = False
+        self._next_ping = 0.0
+
+    # --- the channel -------------------------------------------------------------------------
+
+    def header(self) -> codec.Header:
+        """Build the header for messages to it; the cluster id may have become known."""
+        local, member = self._admission, self.member
+        return codec.header(
+            local.cluster_id, local.member_id, local.incarnation, member.id, member.incarnation
+        )
+
+    def is_from_it(self, header: codec.Header) -> bool:
+        """Whether an answer comes from this member and is for us."""
+        local = self._admission
+        return (
+            header.sender == self.member.id
+            and header.recipient == local.member_id
+            and header.cluster_id == local.cluster_id
+            and self.member.incarnation in {0, header.sender_incarnation}
+            and header.recipient_incarnation in {0, local.incarnation}
+        )
+
+    def channel(self) -> Channel:
+        """Give the channel to it, a new one if this one failed twice in a row.
+
+        After a partition the old connection sits in TCP's own back-off.
+        """
+        with self._lock:
+            old, renew = self._channel, self._channel_failures >= _RENEW_AFTER
+            if self._closed:
+                raise channels.closed()
+            if old is None or renew:
+                self._channel_failures = 0
+                self._channel = Channel(self.member.address, self._options.max_message_bytes)
+            channel = self._channel
+        if old is not None and renew:
+            old.close()
+        assert channel is not None  # noqa: S101 - set above
+        return channel
+
+    def close(self) -> None:
+        """End the channel and all that goes over it; log and call nothing any more."""
+        with self._lock:
+            self._closed = True
+            channel = self._channel
+        self.retry.set()
+        self._end_dependents()
+        if channel is not None:
+            channel.close()
+
+    # --- what happened -----------------------------------------------------------------------
+
+    def answered(self) -> None:
+        """Note that it answered us: all is well."""
+        self.last_heard = self.last_answer = time.monotonic()
+        if self._failures or not self.connected:
+            self._failures = self._channel_failures = 0
+            self._mark_connected()
+            self.retry.set()
+
+    def spoke(self) -> None:
+        """Note that it said something by itself: it lives, so no attempt need wait."""
+        now = self.last_heard = time.monotonic()
+        if not self._failures:
+            self._mark_connected()
+        elif now - self._last_kick > _KICK_SECONDS:
+            self._last_kick = now
+            self._channel_failures = _RENEW_AFTER
+            self._next_ping = 0.0
+            self.retry.set()
+
+    def failed(self, reason: str) -> None:
+        """Note a failed attempt or a broken stream: it is lost."""
+        self._failures += 1
+        self._channel_failures += 1
+        if self._closed:
+            return
+        self._report(reason)
+        self._end_dependents()
+
+    def _report(self, reason: str) -> None:
+        """Log a change of state, or now and then that the trouble is another."""
+        where = f"{self.member.id} at {self.member.address}"
+        if self.connected:
+            self.connected = False
+            _LOGGER.warning("lost %s: %s", where, reason)
+        elif not self._trouble or (
+            self._trouble != reason and time.monotonic() > self._troubled_since + _QUIET_SECONDS
+        ):
+            _LOGGER.info("cannot reach %s: %s", where, reason)
+        else:
+            return
+        self._trouble, self._troubled_since = reason, time.monotonic()
+
+    def back_off(self) -> None:
+        """Wait before the next attempt: capped exponential, full jitter; none after success."""
+        if self._failures and not self._closed:
+            cap = self._backoff_cap_seconds()
+            self.retry.wait(self._rng.uniform(0.0, cap))
+        self.retry.clear()
+
+    def forgive(self, now: float) -> None:
+        """Start judging anew: it was we who did not listen."""
+        self.last_heard = self.last_answer = now
+
+    def _backoff_cap_seconds(self) -> float:
+        options = self._options
+        doubled_ms = options.backoff_min_ms << min(self._failures, 16)
+        cap = min(options.backoff_max_ms, doubled_ms) / 1000
+        return min(cap, _REFUSED_BACKOFF_SECONDS) if self.refused else cap
+
+    def _mark_connected(self) -> None:
+        if not self.connected and not self._closed:
+            self.connected = True
+            self._trouble = ""
+            _LOGGER.info("connected to %s at %s", self.member.id, self.member.address)
+
+    def _end_dependents(self) -> None:
+        for end in list(self.on_lost):
+            end()
+
+    # --- the ping ----------------------------------------------------------------------------
+
+    def ping(self, now: float, timeout_seconds: float) -> None:
+        """Ask whether it lives, unless that was asked already or is not due again."""
+        if self._pinging or now < self._next_ping:
+            return
+        local = self._admission
+        wire = codec.encode_identify(local.cluster_id, local.member_id, local.incarnation)
+        self._pinging = True
+        try:
+            self.channel().call_later(channels.IDENTIFY, wire, timeout_seconds, self._pinged)
+        except CallFailed:
+            self._pinging = False
+
+    def _pinged(self, outcome: bytes | CallFailed) -> None:
+        self._pinging = False
+        if self._closed or (isinstance(outcome, CallFailed) and outcome.is_cancelled):
+            return  # by us, with its channel
+        now = time.monotonic()
+        reason = self._what_is_wrong(outcome)
+        if reason:
+            self.failed(reason)
+            self._next_ping = now + self._rng.uniform(0.0, self._backoff_cap_seconds())
+            return
+        self._next_ping = now + self._options.silence_timeout_ms / 3000
+        self.last_heard = self.last_answer = now
+        if not self.refused:
+            self.answered()
+
+    def _what_is_wrong(self, outcome: bytes | CallFailed) -> str:
+        """Empty if the member we mean answered the ping; otherwise what is wrong."""
+        if isinstance(outcome, CallFailed):
+            return outcome.why
+        try:
+            it = codec.decode_identification(outcome)
+        except Malformed as error:
+            return str(error)
+        if it.member_id != self.member.id:
+            return f"{it.member_id[:64]!r} answers there"
+        if self.member.incarnation not in {0, it.incarnation}:
+            return "its data directory was made anew: remove it and let it join again"
+        if it.cluster_id not in {"", self._admission.cluster_id}:
+            return f"it belongs to another cluster, {it.cluster_id[:64]!r}"
+        return ""
