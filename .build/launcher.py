@@ -157,10 +157,14 @@ def unpack_once(archive_path: str, root: str, target: str, marker: str, *, tempo
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_marked(marker) and not temporary:
             return
-        with zipfile.ZipFile(archive_path) as archive:
-            unpack(archive, target)
-        with open(marker, "w", encoding="ascii") as file:
-            file.write(boot_id())
+        umask = os.umask(0o022)  # readable for all if root is, writable for nobody else
+        try:
+            with zipfile.ZipFile(archive_path) as archive:
+                unpack(archive, target)
+            with open(marker, "w", encoding="ascii") as file:
+                file.write(boot_id())
+        finally:
+            os.umask(umask)
 
 
 def unpack(archive: zipfile.ZipFile, target: str) -> None:
@@ -170,7 +174,7 @@ def unpack(archive: zipfile.ZipFile, target: str) -> None:
             continue
         path = os.path.join(target, entry.filename)
         if not is_intact(path, entry):
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             write(path, archive.read(entry), entry.external_attr >> 16)
 
 

@@ -86,6 +86,19 @@ def test_unpacks_only_what_is_to_be_imported(archive: Path, tmp_path: Path) -> N
     assert (tmp_path / "root").stat().st_mode & 0o777 == 0o700
 
 
+def test_whatever_the_umask_nobody_else_can_write(archive: Path, tmp_path: Path) -> None:
+    """An image may be prepared for all to read; what is unpacked stays as it is."""
+    root = tmp_path / "root"
+    root.mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        provide(archive, root)
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    assert not any(path.stat().st_mode & 0o022 for path in (root / NAME).rglob("*"))
+
+
 def test_a_finished_copy_is_not_looked_at_again(archive: Path, tmp_path: Path) -> None:
     """A warm start reads one small file, however large the archive is."""
     module = provide(archive, tmp_path / "root")
