@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 ORIGINS_KEPT = 256
 DIGESTS_KEPT = 4096
 
-_NO_CHANGE = object()
-
 
 class EntryKind(IntEnum):
     """The kinds of entries, by the same numbers as the log's own."""
@@ -65,7 +63,7 @@ class StateStore(Protocol):
         ...
 
     def write(self, changes: Mapping[bytes, bytes | None]) -> None:
-        """Make all changes or none; None deletes."""
+        """Make all changes or none; None deletes, whether it was there or not."""
         ...
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -224,32 +222,30 @@ class _Draft:
 
     def _put(self, key: bytes, value: bytes, index: int, trace: list[bytes]) -> Result:
         stored_key = b"k" + key
-        previous = self._get(stored_key)
-        existed = previous is not None
-        create_index, version = index, 1
-        if previous is not None:
+        previous = self._record(stored_key)
+        if previous is None:
+            create_index, version = index, 1
+        else:
             create_index, _, version = records.unpack_value_header(previous)
             version += 1
         header = records.pack_value_header(records.FORMAT, create_index, index, version)
         self._changes[stored_key] = header + value
         trace.append(header)
-        return Result(existed, create_index, index, version)
+        return Result(previous is not None, create_index, index, version)
 
     def _delete(self, key: bytes, index: int, trace: list[bytes]) -> Result:
         stored_key = b"k" + key
-        previous = self._get(stored_key)
-        existed = previous is not None
+        previous = self._record(stored_key)
         if previous is not None:
             self._changes[stored_key] = None
             trace.append(previous[: records.VALUE_HEADER_BYTES])
-        return Result(existed, 0, index, 0)
+        return Result(previous is not None, 0, index, 0)
 
-    def _get(self, stored_key: bytes) -> bytes | None:
-        """Give a record as the entries before this one leave it."""
-        changed = self._changes.get(stored_key, _NO_CHANGE)
-        if changed is _NO_CHANGE:
-            return self._get_stored(stored_key)
-        return changed  # type: ignore[return-value]  # the sentinel is out of the way
+    def _record(self, stored_key: bytes) -> bytes | None:
+        """Give a record as the commands before this one leave it."""
+        if stored_key in self._changes:
+            return self._changes[stored_key]
+        return self._get_stored(stored_key)
 
     def _is_new(self, origin: int, number: int, index: int) -> bool:
         """Whether this batch was not applied before; if so, remember that it is now."""

@@ -13,6 +13,7 @@ from anchor.storage import stable
 from anchor.storage.errors import CorruptionError, ForeignDirectoryError, UnsupportedFormatError
 from anchor.storage.raft_database import RaftDatabase
 from anchor.storage.stable import DIRECTORY_FORMAT, Identity
+from anchor.storage.write_ahead_log import check_write_ahead_logs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ def inspect_raft_database(path: Path, node_id: str, synced_sequence: int) -> Ide
     """
     if not path.is_dir():
         raise CorruptionError(path, "is missing")
+    check_write_ahead_logs(path)
     with closing(RaftDatabase(path, read_only=True)) as database:
         identity = read_identity(database)
         _check_identity(path, identity, node_id)
