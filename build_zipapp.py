@@ -163,8 +163,9 @@ def install_compiled(python: Path, target: Path | None = None) -> bool:
     try:
         install(python, "compiled", "--no-build-isolation", "--no-cache-dir", target=target)
     except BuildError as error:
-        print(error, file=sys.stderr)
-        say("WITHOUT gunicorn-h1c (no C compiler or no Python headers?): HTTP will be slower")
+        reasons = [line.strip() for line in str(error).splitlines() if "error: " in line]
+        why = reasons[-1] if reasons else str(error)
+        say(f"WITHOUT gunicorn-h1c, HTTP will be slower; it could not be compiled: {why}")
         return False
     return True
 
