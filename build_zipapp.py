@@ -165,7 +165,7 @@ def install_compiled(python: Path, target: Path | None = None) -> bool:
     except BuildError as error:
         reasons = [line.strip() for line in str(error).splitlines() if "error: " in line]
         why = reasons[-1] if reasons else str(error)
-        say(f"WITHOUT gunicorn-h1c, HTTP will be slower; it could not be compiled: {why}")
+        say(f"WITHOUT gunicorn-h1c, HTTP will be slower; it could not be compiled: {why[:150]}")
         return False
     return True
 
