@@ -56,17 +56,99 @@ Messages may be lost, repeated, reordered and delayed at will: nothing here reli
 The pieces
 ==========
 
-=================  ==============================================================================
-``raft.py``        the machine itself: terms, roles, what each message means
-``log.py``         the log: what is stored, what is still in memory, what is committed
-``progress.py``    the leader's view of each member: probe, replicate, snapshot; the window
-``configuration``  members, joint quorums, which change may follow which
-``reads.py``       ReadIndex rounds and the lease
-``messages.py``    everything members say to each other
-=================  ==============================================================================
+====================  ===========================================================================
+``raft.py``           the machine itself: terms, roles, what each message means, the Ready
+``leadership.py``     what a member does while it leads
+``candidacy.py``      the votes of one campaign
+``log.py``            the log: what is stored, what is still in memory, what is committed
+``progress.py``       the leader's view of one member: probe, replicate, snapshot; the window
+``configuration.py``  members, joint quorums, which change may follow which
+``reads.py``          ReadIndex rounds and the lease
+``messages.py``       everything members say to each other; ``validation.py``: what none may say
+``interface.py``      options, storage, the Ready
+====================  ===========================================================================
 
 Sources: Ongaro & Ousterhout, *In Search of an Understandable Consensus Algorithm* ("paper");
 Ongaro, *Consensus: Bridging Theory and Practice* ("thesis").
 """
 
 from __future__ import annotations
+
+from anchor.raft.configuration import Configuration, Member
+from anchor.raft.entry import Entry, EntryKind
+from anchor.raft.errors import (
+    ChangeInProgress,
+    Compacted,
+    InvalidConfiguration,
+    InvalidMessage,
+    LogError,
+    NotLeader,
+    NotReady,
+    Overloaded,
+    RaftError,
+    Refused,
+    TransferInProgress,
+    Unavailable,
+    UnknownMember,
+)
+from anchor.raft.interface import (
+    HardState,
+    LogStorage,
+    Options,
+    Proposed,
+    ReadState,
+    Ready,
+    Role,
+)
+from anchor.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    Message,
+    RequestVote,
+    RequestVoteResponse,
+    SnapshotMetadata,
+    TimeoutNow,
+)
+from anchor.raft.progress import Progress, ProgressState
+from anchor.raft.raft import Raft
+
+__all__ = [
+    "AppendEntries",
+    "AppendEntriesResponse",
+    "ChangeInProgress",
+    "Compacted",
+    "Configuration",
+    "Entry",
+    "EntryKind",
+    "HardState",
+    "InstallSnapshot",
+    "InstallSnapshotResponse",
+    "InvalidConfiguration",
+    "InvalidMessage",
+    "LogError",
+    "LogStorage",
+    "Member",
+    "Message",
+    "NotLeader",
+    "NotReady",
+    "Options",
+    "Overloaded",
+    "Progress",
+    "ProgressState",
+    "Proposed",
+    "Raft",
+    "RaftError",
+    "ReadState",
+    "Ready",
+    "Refused",
+    "RequestVote",
+    "RequestVoteResponse",
+    "Role",
+    "SnapshotMetadata",
+    "TimeoutNow",
+    "TransferInProgress",
+    "Unavailable",
+    "UnknownMember",
+]

@@ -7,10 +7,13 @@ its entry is truncated.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from anchor.raft.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
 
 FORMAT_VERSION = 1
 

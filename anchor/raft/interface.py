@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from anchor.raft.entry import Entry
-from anchor.raft.messages import InstallSnapshot, Message, SnapshotMetadata
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from anchor.raft.entry import Entry
+    from anchor.raft.messages import InstallSnapshot, Message, SnapshotMetadata
 
 
 class Role(Enum):

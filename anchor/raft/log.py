@@ -14,12 +14,16 @@ are a little behind; older ones are read from the storage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from anchor.raft.entry import Entry
 from anchor.raft.errors import Compacted, Unavailable
-from anchor.raft.interface import LogStorage
-from anchor.raft.messages import SnapshotMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anchor.raft.entry import Entry
+    from anchor.raft.interface import LogStorage
+    from anchor.raft.messages import SnapshotMetadata
 
 
 class Log:
@@ -109,6 +113,12 @@ class Log:
             found.append(entry)
         return found
 
+    def snapshot(self) -> SnapshotMetadata:
+        """What a member needs whose next entry is compacted."""
+        snapshot = self._storage.snapshot()
+        assert snapshot is not None  # noqa: S101 - what is compacted is in a snapshot
+        return snapshot
+
     # ----------------------------------------------------------------- growing
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -149,7 +159,7 @@ class Log:
         self._offset = index + 1
         self._unwritten = index + 1
         self._before = (index, term)
-        self.persisted_index = min(self.persisted_index, index)
+        self.persisted_index = 0  # until the snapshot is durable
         self.commit_index = index
         self.handed_out_index = index
 

@@ -6,9 +6,11 @@ The names are those of the paper's Figure 2. What the paper leaves out is said b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from anchor.raft.configuration import Configuration
-from anchor.raft.entry import Entry
+if TYPE_CHECKING:
+    from anchor.raft.configuration import Configuration
+    from anchor.raft.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

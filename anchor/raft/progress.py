@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from anchor.raft.interface import Options
+if TYPE_CHECKING:
+    from anchor.raft.interface import Options
 
 
 class ProgressState(Enum):
     """How to talk to a member."""
 
-    PROBE = "probe"  # where its log meets ours is not known: one append at a time
+    PROBE = "probe"  # where its log meets ours is not known: one append, then heartbeats only
     REPLICATE = "replicate"  # it follows: send ahead, as far as the window allows
     SNAPSHOT = "snapshot"  # what it needs is compacted: it gets a snapshot first
 
@@ -48,7 +50,7 @@ class Progress:
         self.match_index = 0
         self.next_index = next_index
         self.session = session
-        self.paused = False  # PROBE: one is on its way
+        self.paused = False  # PROBE: entries were sent once; heartbeats ask from here on
         self.must_send = True  # a heartbeat, a read round or news is due, entries or not
         self.recently_active = True  # since the last check of the quorum
         self.acked_round = 0
@@ -86,6 +88,7 @@ class Progress:
     def _start_session(self, session: int) -> None:
         self.session = session
         self.paused = False
+        self.must_send = True
         self._forget_inflight()
 
     def _forget_inflight(self) -> None:

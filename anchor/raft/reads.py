@@ -18,9 +18,12 @@ no newer leader existed when round *r* began, so
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from anchor.raft.interface import ReadState
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 class ReadRounds:
@@ -76,5 +79,3 @@ class ReadRounds:
     def abort(self) -> list[Hashable]:
         """All questions that were never settled."""
         return self._held + [state.context for _, state in self._waiting]
-
-

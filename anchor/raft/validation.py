@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from anchor.raft.configuration import Configuration
+from anchor.raft.entry import EntryKind
 from anchor.raft.errors import InvalidMessage
 from anchor.raft.messages import (
     AppendEntries,
@@ -56,5 +58,14 @@ def _check_append(message: AppendEntries) -> None:
         if entry.term < term:
             raise InvalidMessage(f"{message.sender}: terms fall at entry {index}")
         term = entry.term
+        if entry.kind is EntryKind.CONFIGURATION:
+            _check_configuration(message, entry.payload)
     if term > message.term:
         raise InvalidMessage(f"{message.sender}: entry {index} is of a term to come")
+
+
+def _check_configuration(message: AppendEntries, payload: bytes) -> None:
+    try:
+        Configuration.decode(payload)
+    except ValueError as error:
+        raise InvalidMessage(f"{message.sender}: {error}") from None
