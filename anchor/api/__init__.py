@@ -5,8 +5,8 @@ This page is the composition root's manual.
 The caller's duties, in order
 =============================
 
-1. **Bind first.** ``listener = server.bind(host, port)`` raises :class:`server.ListenError`, one
-   line that says which address and what to do. Nothing has been started by then.
+1. **Bind first**, and listen: an address that is in use is for the caller to report, before
+   anything has been started.
 2. **Serve.** ``return server.serve(Limits.of(settings), start_node, listener)``. It forks one
    worker and returns the exit status once all is over. Nothing that the node needs (gRPC, RocksDB,
    Falcon) may be imported, let alone made, before: the parent stays small, and no gRPC object may

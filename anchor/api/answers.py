@@ -6,8 +6,10 @@ import json
 from http import HTTPStatus
 from typing import NamedTuple
 
+# RFC 9110's names; Python's depend on its version.
+_TITLES = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 _STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in _TITLES.items()
 }
 
 
@@ -43,7 +45,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
             headers += b"Retry-After: 1\r\n"
         body = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": _TITLES[self.status],
             "status": self.status,
             "detail": str(self),
             "code": self.code,

@@ -85,6 +85,7 @@ class Connection:
         "expired",
         "served",
         "serving",
+        "sending",
         "sock",
     )
 
@@ -96,6 +97,7 @@ class Connection:
         self.deadline = NEVER
         self.expired = False
         self.serving = False
+        self.sending = False
         self.served = 0
 
     def allow(self, seconds: float) -> None:
@@ -125,13 +127,14 @@ class Connection:
     def allow_to_send(self, size: int) -> None:
         """Give the client the time it may take to receive this many bytes."""
         limits = self.connections.limits
+        self.sending = True
         self.deadline = self.connections.now + limits.send_timeout
         if size > _SMALL_BYTES:
             self.deadline += size / limits.min_bytes_per_second
 
     def expire(self) -> None:
-        """End the wait that is under way, and allow for one last answer; then end that too."""
-        how = socket.SHUT_RDWR if self.expired else socket.SHUT_RD
+        """End the wait that is under way. A read may be followed by one last answer."""
+        how = socket.SHUT_RDWR if self.expired or self.sending else socket.SHUT_RD
         self.expired = True
         self.allow(LINGER_SECONDS)
         with contextlib.suppress(OSError):

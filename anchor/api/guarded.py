@@ -65,15 +65,16 @@ class GuardedBody:
 
     def settle(self) -> bool:
         """Get rid of what nobody read, before the answer; False if the connection must close."""
-        if self._expects_continue and not self.ended:
+        if self._expects_continue or self._declared is None:
+            return self.ended  # where an unread body ends, and if it comes, nobody knows
+        if self._declared - self._read_bytes > _DISCARD_BYTES:
             return False
-        spared = _DISCARD_BYTES
         try:
-            while not self.ended and spared > 0:
-                spared -= len(self.read(spared)) or 1
+            while self.read(_DISCARD_BYTES):
+                pass
         except Problem:
             return False
-        return self.ended
+        return True
 
     def _begin(self) -> None:
         self._began = self._connection.connections.now

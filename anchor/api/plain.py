@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gunicorn_h1c import IncompleteError, ParseError, parse_request_fast
+from gunicorn_h1c import ParseError
+
+# This parser raises its own IncompleteError, which the package does not export, and its own
+# ParseError next to the package's.
+from gunicorn_h1c._parser_fast import IncompleteError, parse_request
+from gunicorn_h1c._parser_fast import ParseError as FastParseError
 
 from anchor.api.keys import KEY_PREFIX
 
@@ -61,8 +66,8 @@ class Plain(NamedTuple):
 def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
     """Read the head of a request; None if it is not plain, IncompleteError if there is more."""
     try:
-        request = parse_request_fast(buffer, 0, MAX_LINE_BYTES, MAX_FIELDS, MAX_FIELD_BYTES)
-    except ParseError:
+        request = parse_request(buffer, 0, MAX_LINE_BYTES, MAX_FIELDS, MAX_FIELD_BYTES)
+    except (ParseError, FastParseError):
         return None
     method = request.method
     target = request.path

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +21,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from anchor.api.kv import KeyValues
@@ -36,42 +36,8 @@ GRACEFUL_SECONDS = 4  # a worker still there by then is killed: a stop takes at 
 RESERVED_FILES = 1024
 
 
-class ListenError(OSError):
-    """An address cannot be listened on; ``str()`` says which, why, and what to do."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind an address; raises ListenError. Port 0 takes any that is free."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = (error.strerror or str(error)).lower()
-        raise ListenError(
-            f"cannot listen for HTTP on {host}:{port}: {reason}; choose another --http-port or "
-            "--host, or stop what is using it"
-        ) from None
-    return listener
-
-
 def serve(limits: Limits, start_node: Callable[[], Store], listener: socket.socket) -> int:
-    """Serve until stopped; return the exit status. Takes the bound listener over."""
+    """Serve until stopped; return the exit status. Takes the bound listening socket over."""
     limits = raise_file_limit(limits)
     try:
         NodeApplication(limits, start_node, listener).run()

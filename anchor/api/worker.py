@@ -17,11 +17,13 @@ import os
 import signal
 import sys
 import time
+import warnings
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
+from gevent.monkey import MonkeyPatchWarning
 from gevent.server import StreamServer
 from gunicorn.http import errors as refused
 from gunicorn.http.parser import RequestParser
@@ -79,6 +81,12 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         """Tie this process's life to its parent's, then boot as Gunicorn does."""
         die_with_parent(self.ppid)
         super().init_process()
+
+    def patch(self) -> None:
+        """Make the standard library cooperative; nothing here uses the ssl it warns of."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MonkeyPatchWarning)
+            super().patch()
 
     def load_wsgi(self) -> None:
         """Start the node, and put what Gunicorn's path needs around the application."""
@@ -165,7 +173,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
     ) -> bytes | None:
         """Serve one request; return what follows it, or None if the connection shall close."""
         if not buffer:
-            connection.serving = False
+            connection.serving = connection.sending = False
             connection.deadline = self.connections.now + self.limits.idle_timeout
             buffer = connection.recv(RECEIVE_BYTES)
             if not buffer:
@@ -232,7 +240,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
     def _serve_gunicorns_way(
         self, listener: socket.socket, connection: Connection, buffer: bytes
     ) -> bytes | None:
-        parser = RequestParser(self.cfg, Source(connection), connection.address)
+        parser = RequestParser(self.cfg, Source(connection, buffer), connection.address)
         parser.unreader.unread(buffer)
         connection.awaited = "the head of the request"
         connection.allow(self.limits.head_timeout)
@@ -262,9 +270,10 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
 class Source:
     """What Gunicorn's parser reads from: a bounded head, and a turn for others at each read."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, received: bytes) -> None:
         self._connection = connection
-        self.head_left: int | None = connection.connections.limits.max_head_bytes
+        self._received = received
+        self.head_left: int | None = connection.connections.limits.max_head_bytes - len(received)
 
     def recv(self, size: int) -> bytes:
         """Receive, as a socket does."""
@@ -273,7 +282,9 @@ class Source:
         if self.head_left is not None:
             self.head_left -= len(received)
             if self.head_left < 0:
-                raise Problem(431, "head_too_large", "the head of the request is too large")
+                if b"\n" in self._received:
+                    raise refused.LimitRequestHeaders("too many bytes")
+                raise refused.LimitRequestLine(len(self._received), len(self._received))
         return received
 
 
@@ -297,7 +308,7 @@ def what_was_refused(error: Exception, buffer: bytes) -> Problem:
     """Say for a client what Gunicorn's parser did not like."""
     detail = f"the request is malformed: {error}"
     if isinstance(error, refused.LimitRequestLine):
-        if KEY_PREFIX in buffer[:24]:
+        if KEY_PREFIX in buffer[:300]:
             return Problem(400, "key_too_large", "the key is too large")
         return Problem(414, "target_too_long", "the target of the request is too long")
     if isinstance(error, refused.LimitRequestHeaders):
