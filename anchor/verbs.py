@@ -128,42 +128,38 @@ def _members(client: Client, plan: RunVerb) -> int:
             {True: "yes", False: "no"}.get(member.get("connected")),  # type: ignore[arg-type]
             member.get("match_index"),
             member.get("lag"),
-            member.get("addr"),
-            member.get("http_addr"),
+            member.get("address"),
+            member.get("http_address"),
         )
         for member in members
     ]
     headings = ("ID", "ROLE", "CONNECTED", "MATCH", "LAG", "ADDRESS", "HTTP")
-    _write(table(headings, rows).encode())
+    _write(table(*_without_unknown(headings, rows)).encode())
     return OK
 
 
-def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
-    """Lay out rows under headings; what is unknown is a dash. A short row's last cell may run on.
+def _without_unknown(headings: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    """Leave out the columns that nobody knows anything for."""
+    known = [at for at in range(len(headings)) if any(row[at] is not None for row in rows)]
+    return [headings[at] for at in known], [[row[at] for at in known] for row in rows]
 
-    Columns that are unknown in every row are left out.
-    """
+
+def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
+    """Lay out rows under headings; what is unknown is a dash. A short row's last cell runs on."""
     texts = [
         ["-" if cell is None or cell == "" else printable(str(cell)) for cell in row]
         for row in rows
     ]
-    used = [
-        at for at in range(len(headings))
-        if not texts or any(len(row) > at and row[at] != "-" for row in texts)
-    ]  # fmt: skip
-    widths = {
-        at: max(
-            len(headings[at]),
-            *(len(row[at]) for row in texts if at < len(row) - (len(row) < len(headings))),
-            0,
-        )
-        for at in used
-    }
-    lines = ["  ".join(f"{headings[at]:<{widths[at]}}" for at in used)]
-    lines += [
-        "  ".join(f"{row[at]:<{widths[at]}}" for at in used if at < len(row)) for row in texts
+    whole = [list(headings), *(row for row in texts if len(row) == len(headings))]
+    short = [row[:-1] for row in texts if len(row) < len(headings)]
+    widths = [
+        max(len(row[at]) for row in (*whole, *short) if at < len(row))
+        for at in range(len(headings))
     ]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return "".join(
+        "  ".join(f"{cell:<{widths[at]}}" for at, cell in enumerate(row)).rstrip() + "\n"
+        for row in (headings, *texts)
+    )
 
 
 def _write(output: bytes) -> None:

@@ -35,6 +35,9 @@ SHARE = 0.6
 """This much of the time that is left a read waits for an endpoint before it tries the next. With
 the usual timeouts it outlasts the time a node waits for a leader."""
 
+MARGIN = 1.5
+"""A write is sent again only if this many times what the last try took is left."""
+
 _JSON_BYTES_MAX = 1 << 20
 
 
@@ -153,9 +156,9 @@ class Client:
         """Ask the leader itself, by its advertised address or among the endpoints."""
         peers = seen.get("peers")
         told = [
-            str(peer["http_addr"])
+            str(peer["http_address"])
             for peer in (peers if isinstance(peers, list) else [])
-            if isinstance(peer, dict) and peer.get("id") == leader and peer.get("http_addr")
+            if isinstance(peer, dict) and peer.get("id") == leader and peer.get("http_address")
         ]
         limit = min(self.timeout if timeout is None else timeout, 1.0)
         for endpoint in dict.fromkeys((*told, *self.endpoints)):
@@ -171,30 +174,34 @@ class Client:
 
     def _call(self, request: Request, timeout: float | None) -> Answer:
         """Try endpoints until one gives an answer that settles it, or the time is up."""
-        started = time.monotonic()
+        started = now = time.monotonic()
         deadline = started + (self.timeout if timeout is None else timeout)
-        unconnected_by = min(deadline, started + self.patience)
+        give_up = min(deadline, started + self.patience)
         first = self._preferred
         last: ClientError | None = None
         tries = 0
-        while True:
+        needs = 0.0  # seconds that one more try should have
+        while last is None or now + needs < give_up:
             at = (first + tries) % len(self.endpoints)
-            remaining = (unconnected_by if tries else deadline) - time.monotonic()
-            if remaining <= 0:
-                raise last or Unreachable("the time was up before anything could be sent")
             try:
                 answer = _judge(request, self._exchange(at, request, deadline, tries))
             except _TryAgain as again:
                 last = _more_telling(last, again.error)
                 if again.connected:
-                    unconnected_by = deadline
+                    give_up = deadline
+                if again.connected and request.writes:
+                    # A write cut short by the deadline would end as "unknown": do not send one
+                    # that is likely to take longer than there is time.
+                    needs = max(needs, MARGIN * (time.monotonic() - now))
             else:
                 with self._lock:
                     self._preferred = at
                 return answer
             tries += 1
             if tries % len(self.endpoints) == 0:
-                self._back_off(tries // len(self.endpoints), unconnected_by)
+                self._back_off(tries // len(self.endpoints), give_up)
+            now = time.monotonic()
+        raise last
 
     def _exchange(self, at: int, request: Request, deadline: float, tries: int) -> Answer:
         limit = connect_limit = max(0.001, deadline - time.monotonic())
@@ -218,7 +225,7 @@ class Client:
         self._sleep(min(self._rng.uniform(0, bound), remaining))
 
 
-class _TryAgain(Exception):
+class _TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
     """This try settled nothing and did nothing; ``error`` stands if it was the last."""
 
     def __init__(self, error: ClientError, *, connected: bool = True) -> None:

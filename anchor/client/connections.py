@@ -30,11 +30,11 @@ class ExchangeError(Exception):
     """No answer came."""
 
 
-class NotSent(ExchangeError):
+class NotSent(ExchangeError):  # noqa: N818 - says what happened
     """No connection could be had: the request certainly never left."""
 
 
-class Broken(ExchangeError):
+class Broken(ExchangeError):  # noqa: N818 - says what happened
     """The connection failed, or took too long, once the request may have left."""
 
 

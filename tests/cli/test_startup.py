@@ -1,0 +1,132 @@
+"""What stands against a start is one line: what, why, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from anchor import startup
+from anchor.startup import StartError
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0", "::"])  # noqa: S104
+def test_a_free_port_is_listened_on(host: str) -> None:
+    """On names, both kinds of address, and wildcards."""
+    with startup.listen(host, 0, "--http-port") as listener:
+        port = listener.getsockname()[1]
+        socket.create_connection(("::1" if ":" in host else "127.0.0.1", port)).close()
+
+
+def test_a_port_in_use_is_named_with_its_flag() -> None:
+    """Whoever reads it knows what to change."""
+    with startup.listen("127.0.0.1", 0, "--port") as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(StartError) as failure:
+            startup.check_port_free("127.0.0.1", port, "--port")
+    assert failure.value.lines == (
+        f"127.0.0.1:{port}: the port is in use. Stop what listens there, or give another --port.",
+    )
+
+
+def test_a_port_left_in_time_wait_is_free() -> None:
+    """A node that was just stopped can start again at once."""
+    with startup.listen("127.0.0.1", 0, "--port") as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        served, _ = listener.accept()
+        served.close()  # the side that closes first keeps the TIME_WAIT
+        client.close()
+    startup.check_port_free("127.0.0.1", port, "--port")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EACCES, "x"), "no right to listen there. Give a --port of 1024 or above."),
+        (OSError(errno.EADDRNOTAVAIL, "x"), "this machine has no such address"),
+        (OSError(errno.EMFILE, "Too many open files"), "cannot listen: Too many open files"),
+        (socket.gaierror(-2, "Name or service not known"), "the name means no address"),
+    ],
+)
+def test_other_reasons_not_to_listen_are_told_too(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    """Each with what to do."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(StartError, match=said):
+        startup.listen("host", 80, "--port")
+
+
+def test_an_address_of_another_machine_is_no_address_to_listen_on() -> None:
+    """The kernel says so (192.0.2.0/24 is for documentation, RFC 5737)."""
+    with pytest.raises(StartError, match="this machine has no such address"):
+        startup.listen("192.0.2.1", 0, "--port")
+
+
+def test_a_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    """With its parents, and again without harm."""
+    directory = tmp_path / "a" / "b"
+    startup.check_directory(directory)
+    startup.check_directory(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert list(directory.iterdir()) == []
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    """Neither as the directory itself nor on the way to it."""
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(StartError, match="is not a directory"):
+        startup.check_directory(path)
+    with pytest.raises(StartError, match="part of the path is a file"):
+        startup.check_directory(path / "x")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "permission denied"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EIO, "Check the disk"),
+    ],
+)
+def test_a_directory_that_cannot_be_written_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """One line, with the path."""
+
+    def fail(path: Path, _: bytes) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(StartError, match=said) as failure:
+        startup.check_directory(tmp_path)
+    (line,) = failure.value.lines
+    assert line.startswith(f"--dir {tmp_path}: ")
+
+
+def test_a_clock_that_stands_still_is_refused() -> None:
+    """Without time there is no election; with it there is nothing to say."""
+    with pytest.raises(StartError, match="stands still"):
+        startup.check_clock(lambda: 1.0, lambda _: None)
+    startup.check_clock()
+
+
+def test_a_clock_that_cannot_be_read_is_refused() -> None:
+    """The kernel's reason is told."""
+
+    def fail() -> float:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with pytest.raises(StartError, match="cannot be read: Operation not permitted"):
+        startup.check_clock(fail, lambda _: None)
