@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
             try_three_nodes(pyz, Path(directory, "nodes"), cleanup)
             try_cluster(pyz, Path(directory, "cluster"), cleanup)
         except (SmokeError, OSError) as error:
-            for log in sorted(Path(directory).rglob("*.log")):
+            for log in sorted(Path(directory).glob("*/*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')}", file=sys.stderr)
             print(f"smoke: FAILED: {error}", file=sys.stderr)
             return 1
