@@ -29,6 +29,7 @@ class Rejection(Exception):  # noqa: N818 - named for what it is
         self.status = status
         self.reason = reason
         self.detail = detail
+        self.sender = ""  # who it says it is, if that is a member's name
 
 
 class Admission:
@@ -56,9 +57,13 @@ class Admission:
 
     def check(self, envelope: Envelope) -> None:
         """Raise Rejection unless this may be heard."""
-        self._check_cluster(envelope)
-        self._check_recipient(envelope)
-        self._check_sender(envelope)
+        try:
+            self.check_own_cluster(envelope)
+            self._check_recipient(envelope)
+            self._check_sender(envelope)
+        except Rejection as rejection:
+            rejection.sender = envelope.sender if envelope.sender in self.members else ""
+            raise
 
     def check_protocol(self, envelope: Envelope) -> None:
         """The part that holds for strangers too: a protocol we speak, and no other cluster."""
@@ -86,8 +91,6 @@ class Admission:
             raise Rejection(
                 grpc.StatusCode.FAILED_PRECONDITION, "cluster", "the cluster id is missing"
             )
-
-    _check_cluster = check_own_cluster
 
     def _check_recipient(self, envelope: Envelope) -> None:
         if envelope.recipient != self.member_id:
@@ -133,7 +136,10 @@ class Admission:
 
 
 class RefusalLog:
-    """One line a caller and reason in ten seconds, however many are refused."""
+    """One line a caller and reason in ten seconds, however many are refused.
+
+    A caller is a member's name, or else the host it calls from: names can be made up at will.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

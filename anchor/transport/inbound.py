@@ -126,7 +126,7 @@ def hear(
     stream: InboundStream[R],
     requests: Iterator[bytes],
     on_wire: Callable[[bytes], None],
-    on_rejected: Callable[[str, Rejection], None],
+    on_rejected: Callable[[Rejection], None],
 ) -> None:
     """Read a stream to its end, whatever end it is. The reader's whole life."""
     try:
@@ -144,7 +144,7 @@ def hear(
         _LOGGER.exception("failed to handle a message of %r", stream.sender)
         stream.rejection = Rejection(grpc.StatusCode.INTERNAL, "internal", "internal error")
     if stream.rejection is not None:
-        on_rejected(stream.sender, stream.rejection)
+        on_rejected(stream.rejection)
     stream.outbox.close()
 
 

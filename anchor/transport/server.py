@@ -170,7 +170,7 @@ class Server:
         on_wire: Callable[[bytes], None],
         context: grpc.ServicerContext,
     ) -> Iterator[bytes]:
-        who = context.peer()
+        where = context.peer()
         with self._lock:
             crowded = len(self._nameless) >= _MAX_STRANGERS
             if not crowded:
@@ -180,7 +180,7 @@ class Server:
             return stream.responses()
 
         def read() -> None:
-            hear(stream, requests, on_wire, lambda sender, why: self._rejected(sender or who, why))
+            hear(stream, requests, on_wire, lambda why: self._rejected(where, why, stream.sender))
             with self._lock:
                 self._nameless.pop(stream, None)
                 if table.get(stream.sender) is stream:
@@ -305,8 +305,10 @@ class Server:
 
         return call
 
-    def _rejected(self, who: str, rejection: Rejection) -> None:
+    def _rejected(self, where: str, rejection: Rejection, sender: str = "") -> None:
+        """Log it; ``where`` is gRPC's, like ``ipv4:127.0.0.1:4711``."""
         if rejection.reason not in {"", "replaced", "stopping"}:
+            who = sender or rejection.sender or where.rpartition(":")[0]
             self._refusals.refused(who, rejection.reason, rejection.detail)
 
     @contextmanager
