@@ -27,6 +27,16 @@ def prefix_with_masked_crc(content: bytes, masked_crc: int) -> int | None:
     return None
 
 
+def masked_crc(content: bytes) -> int:
+    """Give the masked CRC of ``content``."""
+    remainder = 0xFFFFFFFF
+    table = _TABLE
+    for byte in content:
+        remainder = table[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
+    crc = remainder ^ 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _unmask(masked_crc: int) -> int:
     """RocksDB rotates a CRC and adds a constant, so that a CRC of CRCs stays a good one."""
     rotated = (masked_crc - 0xA282EAD8) & 0xFFFFFFFF

@@ -18,7 +18,7 @@ from anchor.storage.errors import (
     ForeignDirectoryError,
     StorageError,
 )
-from anchor.storage.raft_database import Changes, RaftDatabase
+from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
 from anchor.storage.rocks_log import RocksLog
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
@@ -112,7 +112,7 @@ class DataDirectory:
     def _is_new(self) -> bool:
         """Whether there is nothing yet, or only what an interrupted creation left."""
         mark_path = self.path / MARK_FILE
-        if mark_path.exists() and SyncMark.read(mark_path):
+        if mark_path.exists() and any(SyncMark.read(mark_path)):
             return False
         if not inspection.holds_nothing(self.path / RAFT_DATABASE):
             raise CorruptionError(mark_path, "is missing")
@@ -121,8 +121,8 @@ class DataDirectory:
         return True
 
     def _create(self, node_id: str, rng: random.Random) -> None:
-        """Make all pieces. The mark's first number says that all of them are there."""
-        SyncMark.create(self.path / MARK_FILE, 0)
+        """Make all pieces. The mark's first counts say that all of them are there."""
+        SyncMark.create(self.path / MARK_FILE, WriteCounts())
         for part in (RAFT_DATABASE, STATE, SNAPSHOTS):
             shutil.rmtree(self.path / part, ignore_errors=True)
             (self.path / part).mkdir(mode=0o700)
@@ -134,17 +134,17 @@ class DataDirectory:
             changes.put(stable.GENERATION, stable.encode_generation(1))
             database.write(changes)
             database.sync()
-            sequence = database.sequence()
+            counts = database.counts
         for directory in (self.path / STATE, self.path, self.path.parent):
             sync_directory(directory)
-        SyncMark.create(self.path / MARK_FILE, sequence)
+        SyncMark.create(self.path / MARK_FILE, counts)
 
     def _open(self, node_id: str) -> None:
         """Check all pieces, and open them."""
         mark = SyncMark(self.path / MARK_FILE)
         self._resources.callback(mark.close)
         raft_path = self.path / RAFT_DATABASE
-        self.identity = inspection.inspect_raft_database(raft_path, node_id, mark.sequence)
+        self.identity = inspection.inspect_raft_database(raft_path, node_id, mark.counts)
         self._database = RaftDatabase(raft_path)
         self._resources.callback(self._database.close)
         self.generation = self._read_generation()

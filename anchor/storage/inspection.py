@@ -11,31 +11,36 @@ from typing import TYPE_CHECKING
 
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError, ForeignDirectoryError, UnsupportedFormatError
+from anchor.storage.manifest import current_manifest
 from anchor.storage.raft_database import RaftDatabase
+from anchor.storage.record_file import check_checksums
 from anchor.storage.stable import DIRECTORY_FORMAT, Identity
 from anchor.storage.write_ahead_log import check_write_ahead_logs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from anchor.storage.raft_database import WriteCounts
 
-def inspect_raft_database(path: Path, node_id: str, synced_sequence: int) -> Identity:
+
+def inspect_raft_database(path: Path, node_id: str, synced: WriteCounts) -> Identity:
     """Raise a StorageError unless the database is whole and this node's. Blocking.
 
-    ``synced_sequence`` is what the sync mark says was durable.
+    ``synced`` is what the sync mark says was durable.
     """
     if not path.is_dir():
         raise CorruptionError(path, "is missing")
     check_write_ahead_logs(path)
-    with closing(RaftDatabase(path, read_only=True)) as database:
+    with closing(_open_for_reading(path)) as database:
         identity = read_identity(database)
         _check_identity(path, identity, node_id)
-        if database.sequence() < synced_sequence:
-            raise CorruptionError(
-                path,
-                f"ends at change {database.sequence()}, but change {synced_sequence} was synced: "
-                "it has lost what it promised to keep",
-            )
+        for family, found, expected in zip(synced._fields, database.counts, synced, strict=True):
+            if found < expected:
+                raise CorruptionError(
+                    path,
+                    f"has {found} of at least {expected} writes that were synced to its "
+                    f"{family!r} family: it has lost what it promised to keep",
+                )
     return identity
 
 
@@ -48,6 +53,22 @@ def holds_nothing(path: Path) -> bool:
         )
     with closing(RaftDatabase(path, read_only=True)) as database:
         return database.last_entry_index() is None and database.get(stable.HARD_STATE) is None
+
+
+def _open_for_reading(path: Path) -> RaftDatabase:
+    try:
+        return RaftDatabase(path, read_only=True)
+    except CorruptionError as error:
+        name_the_file(error, path)
+        raise
+
+
+def name_the_file(error: CorruptionError, database: Path) -> None:
+    """Raise a CorruptionError that says which file, if RocksDB's own does not. Blocking."""
+    if error.path != database:
+        return
+    for path in (current_manifest(database), *sorted(database.glob("*.log"))):
+        check_checksums(path)
 
 
 def read_identity(database: RaftDatabase) -> Identity:

@@ -45,3 +45,12 @@ def check_drop(
         raise ValueError(f"entry {index} is not in a log from {first_index} to {last_index}")
     if snapshot is None or index > snapshot.last_included_index:
         raise ValueError(f"entry {index} cannot be dropped: no snapshot includes it")
+
+
+def check_install(compacted_index: int, snapshot: SnapshotMetadata) -> None:
+    """Raise ValueError unless the snapshot includes all that is compacted already."""
+    if snapshot.last_included_index < compacted_index:
+        raise ValueError(
+            f"a snapshot up to {snapshot.last_included_index} cannot take the place of "
+            f"entries compacted up to {compacted_index}"
+        )

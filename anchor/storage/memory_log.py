@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from anchor.raft import EntryKind, HardState
-from anchor.storage.log_checks import check_append, check_drop, check_read
+from anchor.storage.log_checks import check_append, check_drop, check_install, check_read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,10 +105,11 @@ class MemoryLog:
         del self._now.entries[: last_index - first + 1]
         self._now.compacted = (last_index, term)
 
-    def install(self, snapshot: SnapshotMetadata) -> None:
+    def install(self, snapshot: SnapshotMetadata, generation: int = 0) -> None:  # noqa: ARG002
         """Make the log begin after ``snapshot``; keep what follows it only if it agrees (§7)."""
         index, term = snapshot.last_included_index, snapshot.last_included_term
         first = self.first_index()
+        check_install(first - 1, snapshot)
         agrees = first - 1 <= index <= self.last_index() and self.term(index) == term
         self._now.entries = self._now.entries[index - first + 1 :] if agrees else []
         self._now.compacted = (index, term)

@@ -1,9 +1,14 @@
-"""``raft.db``: RocksDB with the column families ``log`` and ``stable``, nothing of Raft."""
+"""``raft.db``: RocksDB with the column families ``log`` and ``stable``, nothing of Raft.
+
+Each family counts the writes made to it, in a record of its own that is part of each of them. So
+a family that has lost its newest writes, by whatever damage, is found behind the count that the
+sync mark has of it (:mod:`anchor.storage.sync_mark`).
+"""
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rocksdict import ReadOptions, WriteBatch
 
@@ -14,10 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rocksdict import RdictIter
+    from rocksdict import Rdict, RdictIter
 
 _INDEX = struct.Struct(">Q")
 pack_index = _INDEX.pack
+
+_LAST_INDEX = 2**64 - 2
+_LOG_COUNT = pack_index(2**64 - 1)  # an index that no entry gets to
+_STABLE_COUNT = b"writes"
+
+
+class WriteCounts(NamedTuple):
+    """How many writes each column family has seen."""
+
+    log: int = 0
+    stable: int = 0
 
 
 class Changes:
@@ -27,26 +43,41 @@ class Changes:
         self.batch = WriteBatch(raw_mode=True)
         self._log = database.log_handle
         self._stable = database.stable_handle
+        self._touch_log = self._touch_stable = 0
 
     def put_entry(self, index: int, encoded: bytes) -> None:
         """Write one entry."""
+        self._touch_log = 1
         self.batch.put(pack_index(index), encoded, self._log)
 
     def delete_entry(self, index: int) -> None:
         """Delete one entry."""
+        self._touch_log = 1
         self.batch.delete(pack_index(index), self._log)
 
     def delete_entries(self, low: int, high: int) -> None:
         """Delete the entries from ``low`` to ``high`` with one mark. Dear for the readers."""
+        self._touch_log = 1
         self.batch.delete_range(pack_index(low), pack_index(high + 1), self._log)
 
     def put(self, key: bytes, record: bytes) -> None:
         """Write a stable record."""
+        self._touch_stable = 1
         self.batch.put(key, record, self._stable)
 
     def delete(self, key: bytes) -> None:
         """Delete a stable record."""
+        self._touch_stable = 1
         self.batch.delete(key, self._stable)
+
+    def count(self, counts: WriteCounts) -> WriteCounts:
+        """Count this write in the families it changes; give the counts with it."""
+        counts = WriteCounts(counts.log + self._touch_log, counts.stable + self._touch_stable)
+        if self._touch_log:
+            self.batch.put(_LOG_COUNT, pack_index(counts.log), self._log)
+        if self._touch_stable:
+            self.batch.put(_STABLE_COUNT, pack_index(counts.stable), self._stable)
+        return counts
 
 
 class RaftDatabase:
@@ -59,10 +90,9 @@ class RaftDatabase:
         self._stable = self._rocks.get_column_family(rocks.STABLE_FAMILY)
         self.log_handle = self._rocks.get_column_family_handle(rocks.LOG_FAMILY)
         self.stable_handle = self._rocks.get_column_family_handle(rocks.STABLE_FAMILY)
-
-    def sequence(self) -> int:
-        """Give RocksDB's sequence number: it rises by one with each change ever made."""
-        return self._rocks.latest_sequence_number()
+        self.counts = WriteCounts(
+            self._read_count(self._log, _LOG_COUNT), self._read_count(self._stable, _STABLE_COUNT)
+        )
 
     def get(self, key: bytes) -> bytes | None:
         """Give a stable record."""
@@ -96,7 +126,7 @@ class RaftDatabase:
     def last_entry_index(self) -> int | None:
         """Give the index of the last entry."""
         iterator = self._log.iter(ReadOptions())
-        iterator.seek_to_last()
+        iterator.seek_for_prev(pack_index(_LAST_INDEX))
         if iterator.valid():
             return int(_INDEX.unpack(iterator.key())[0])
         self._check_status(iterator)
@@ -115,10 +145,12 @@ class RaftDatabase:
 
     def write(self, changes: Changes) -> None:
         """Make the changes: in the page cache, not yet durable. Hub-safe."""
+        counts = changes.count(self.counts)
         try:
             self._rocks.write(changes.batch)
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+        self.counts = counts
 
     def sync(self) -> None:
         """Make all writes so far durable. Blocking, GIL released."""
@@ -140,6 +172,17 @@ class RaftDatabase:
         del self.log_handle, self.stable_handle
         for part in (self._log, self._stable, self._rocks):
             part.close()
+
+    def _read_count(self, family: Rdict, key: bytes) -> int:
+        try:
+            record = family.get(key)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.close()
+            raise translate(error, self.path) from None
+        if record is None:
+            return 0
+        (count,) = _INDEX.unpack(record)
+        return int(count)
 
     def _check_status(self, iterator: RdictIter) -> None:
         """Raise what ended an iteration, if it was not the last key: damage ends it too."""

@@ -83,6 +83,9 @@ def open_raft(path: Path, *, create: bool = False, read_only: bool = False) -> R
     options = _database_options()
     options.create_if_missing(create)
     options.create_missing_column_families(create)
+    # Both families are flushed together, so that no table is ahead of a log that others need,
+    # and a log that is missing is noticed (anchor.storage.write_ahead_log).
+    options.set_atomic_flush(True)
     options.set_max_total_wal_size(24 * _MEBIBYTE)
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
     return _open(path, options, families, access)

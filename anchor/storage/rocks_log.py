@@ -6,10 +6,10 @@ import struct
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-from anchor.raft import Entry, EntryKind, HardState
+from anchor.raft import Entry, EntryKind, HardState, LogError
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError
-from anchor.storage.log_checks import check_append, check_drop, check_read
+from anchor.storage.log_checks import check_append, check_drop, check_install, check_read
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 
 if TYPE_CHECKING:
@@ -34,11 +34,20 @@ class RocksLog:
         """Read what is not read from the database each time; raises CorruptionError."""
         self._database = database
         self._mark = mark
-        self._synced_sequence = mark.sequence
+        self._synced = mark.counts
         try:
-            self._load()
+            record = database.get(stable.HARD_STATE)
+            self._hard_state = stable.decode_hard_state(record) if record else HardState()
+            record = database.get(stable.COMPACTED)
+            self._compacted = stable.decode_position(record) if record else (0, 0)
+            record = database.get(stable.SNAPSHOT)
+            self._snapshot = stable.decode_snapshot(record) if record else None
+            self._last_index = database.last_entry_index() or self._compacted[0]
+            self._configuration_indexes = database.indexes_after(
+                stable.CONFIGURATION_PREFIX, self.first_index()
+            )
             self._check()
-        except ValueError as error:
+        except (ValueError, LogError) as error:
             raise CorruptionError(database.path, str(error)) from None
 
     # Reading: raft.LogStorage.
@@ -115,9 +124,9 @@ class RocksLog:
 
     def sync(self) -> None:
         """Make all that was written before this call durable; an error is final. Blocking."""
-        sequence = self._database.sequence()
+        counts = self._database.counts
         self._database.sync()
-        self._synced_sequence = sequence
+        self._synced = counts
 
     def record_snapshot(self, snapshot: SnapshotMetadata) -> None:
         """Remember what the newest snapshot stands for."""
@@ -146,6 +155,7 @@ class RocksLog:
         What follows the snapshot in the log stays only if the log agrees with it (§7).
         """
         compacted = (snapshot.last_included_index, snapshot.last_included_term)
+        check_install(self._compacted[0], snapshot)
         last_index = self._last_index if self._agrees(*compacted) else compacted[0]
         changes = Changes(self._database)
         changes.put(stable.COMPACTED, stable.encode_position(*compacted))
@@ -158,19 +168,6 @@ class RocksLog:
         self._last_index, self._configuration_indexes = last_index, kept
 
     # Within.
-
-    def _load(self) -> None:
-        database = self._database
-        record = database.get(stable.HARD_STATE)
-        self._hard_state: HardState = stable.decode_hard_state(record) if record else HardState()
-        record = database.get(stable.COMPACTED)
-        self._compacted: tuple[int, int] = stable.decode_position(record) if record else (0, 0)
-        record = database.get(stable.SNAPSHOT)
-        self._snapshot: SnapshotMetadata | None = stable.decode_snapshot(record) if record else None
-        self._last_index: int = database.last_entry_index() or self._compacted[0]
-        self._configuration_indexes: list[int] = database.indexes_after(
-            stable.CONFIGURATION_PREFIX, self.first_index()
-        )
 
     def _check(self) -> None:
         """Raise ValueError or CorruptionError if the pieces do not make a log."""
@@ -193,7 +190,7 @@ class RocksLog:
 
     def _write(self, changes: Changes) -> None:
         # The sync before this write is witnessed first: the mark lags by one sync on purpose.
-        self._mark.note(self._synced_sequence)
+        self._mark.note(self._synced)
         self._database.write(changes)
 
     def _agrees(self, index: int, term: int) -> bool:
