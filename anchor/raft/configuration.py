@@ -142,15 +142,33 @@ class Configuration:
             version = content["format_version"]
             if version != FORMAT_VERSION:
                 raise ValueError(f"configuration format {version} is not known here")
-            members = [Member(**fields) for fields in content["members"]]
-            return cls(
+            members = [_member(fields) for fields in content["members"]]
+            configuration = cls(
                 members={member.id: member for member in members},
-                voters=frozenset(content["voters"]),
-                voters_outgoing=frozenset(content["voters_outgoing"]),
-                learners=frozenset(content["learners"]),
+                voters=_ids(content["voters"]),
+                voters_outgoing=_ids(content["voters_outgoing"]),
+                learners=_ids(content["learners"]),
             )
-        except (KeyError, TypeError) as error:
+            configuration.validate()
+        except (KeyError, TypeError, RecursionError, InvalidConfiguration) as error:
             raise ValueError(f"not a configuration: {error}") from None
+        return configuration
+
+
+def _member(fields: dict[str, object]) -> Member:
+    member = Member(**fields)  # type: ignore[arg-type]  # checked on the next lines
+    for name, kind in (("id", str), ("address", str), ("http_address", str), ("promote", bool)):
+        if type(getattr(member, name)) is not kind:
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if type(member.incarnation) is not int:
+        raise TypeError("incarnation is no int")
+    return member
+
+
+def _ids(ids: list[object]) -> frozenset[str]:
+    if not isinstance(ids, list) or not all(type(each) is str for each in ids):
+        raise TypeError("ids are a list of strings")
+    return frozenset(str(each) for each in ids)
 
 
 class Configurations:

@@ -51,9 +51,9 @@ class LogError(RaftError):
     """The log cannot give what was asked for."""
 
 
-class Compacted(LogError):
+class Compacted(LogError):  # noqa: N818
     """The entry was there and has been dropped in favour of a snapshot."""
 
 
-class Unavailable(LogError):
+class Unavailable(LogError):  # noqa: N818
     """The entry is beyond the log's end."""

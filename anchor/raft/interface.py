@@ -66,7 +66,7 @@ class LogStorage(Protocol):
         """The term of an entry, or of the snapshot's last one. Raises Compacted, Unavailable."""
 
     def entries(self, low: int, high: int, max_bytes: int) -> list[Entry]:
-        """Entries in [low, high), at least one. Raises Compacted, Unavailable."""
+        """Entries from low to high, both included; at least one. Raises Compacted, Unavailable."""
 
     def configuration_entries(self) -> list[Entry]:
         """All CONFIGURATION entries in the log, oldest first."""

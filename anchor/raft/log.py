@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from anchor.raft.errors import Compacted, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+from collections.abc import Sequence
 
     from anchor.raft.entry import Entry
     from anchor.raft.interface import LogStorage
@@ -39,6 +40,7 @@ class Log:
         # Index and term of the entry before those in memory.
         self._before = (last_index, storage.term(last_index) if last_index else 0)
         self._unwritten = last_index + 1  # the first entry no Ready has handed out for writing
+        self._writes: deque[tuple[int, int]] = deque()  # Ready, last entry durable with it
         self.persisted_index = last_index
         self.commit_index = applied_index  # what was applied was committed
         self.handed_out_index = applied_index
@@ -98,7 +100,7 @@ class Log:
         if low > self.last_index:
             return ()
         if low < self._offset:
-            return self._storage.entries(low, self._offset, max_bytes)
+            return self._storage.entries(low, self._offset - 1, max_bytes)
         return self._slice(low, self.last_index, max_bytes)
 
     def _slice(self, low: int, high: int, max_bytes: int) -> list[Entry]:
@@ -149,6 +151,11 @@ class Log:
             del self._entries[first_dropped - self._offset :]
         self._cached_bytes = sum(entry.size_bytes for entry in self._entries)
         self.persisted_index = min(self.persisted_index, first_dropped - 1)
+        # What is being written beyond will be dropped again by a later write, even if some
+        # leader should restore the very same entries.
+        self._writes = deque(
+            (number, min(last_index, first_dropped - 1)) for number, last_index in self._writes
+        )
         self._unwritten = min(self._unwritten, first_dropped)
 
     def restore(self, snapshot: SnapshotMetadata) -> None:
@@ -176,14 +183,14 @@ class Log:
         self._unwritten = self.last_index + 1
         return taken
 
-    def persisted(self, last_index: int, last_term: int) -> None:
-        """A write that ended with this entry is durable.
+    def writing(self, number: int) -> None:
+        """The Ready of this number takes everything up to now to the disk."""
+        self._writes.append((number, self.last_index))
 
-        If the entry is still the one here, so are all before it, and they are durable with it.
-        If it was replaced meanwhile, the write of its replacement is on the way and will tell.
-        """
-        if last_index > self.persisted_index and self.matches(last_index, last_term):
-            self.persisted_index = last_index
+    def persisted(self, number: int) -> None:
+        """All Readys up to this number are durable."""
+        while self._writes and self._writes[0][0] <= number:
+            self.persisted_index = max(self.persisted_index, self._writes.popleft()[1])
 
     # ----------------------------------------------------------------- on its way to be applied
 
@@ -206,7 +213,7 @@ class Log:
         if low > high:
             return ()
         if low < self._offset:
-            taken = self._storage.entries(low, min(high + 1, self._offset), max_bytes)
+            taken = self._storage.entries(low, min(high, self._offset - 1), max_bytes)
         else:
             taken = self._slice(low, high, max_bytes)
         self.handed_out_index = taken[-1].index

@@ -24,7 +24,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RequestVote(Message):
-    """§5.2, §5.4.1. With ``pre_vote``, ``term`` is the one the sender would campaign in (thesis §9.6)."""
+    """§5.2, §5.4.1. With ``pre_vote``, ``term`` is the one it would campaign in (thesis §9.6)."""
 
     last_log_index: int
     last_log_term: int
@@ -81,7 +81,7 @@ class SnapshotMetadata:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshot(Message):
-    """§7. The shell sends the files; the core sees only what they amount to, and when they are whole."""
+    """§7. The shell sends the files; the core sees only what they amount to."""
 
     snapshot: SnapshotMetadata
     session: int

@@ -47,8 +47,6 @@ class Write(NamedTuple):
 
     number: int
     term: int
-    last_index: int
-    last_term: int
     to_itself: list[Message]
 
 
@@ -81,8 +79,9 @@ class Raft:
         self._election_elapsed_ticks = 0
         self._election_timeout_ticks = 0
         self._start_election_timer()
-        # Before it stopped, this member may have acknowledged a leader that counts on it not to
-        # vote for another for an election timeout: a lease must outlive our restart.
+        # §6, thesis §4.2.3: for an election timeout after it has heard a leader, a member gives
+        # nobody its vote, itself included; leases count on it (§6.4.1), whatever term others
+        # talk of meanwhile. It may have heard one just before it was restarted.
         self._withholding_ticks = options.election_timeout_ticks if self.term else 0
         self._number = 0
         self._writes: deque[Write] = deque()
@@ -183,9 +182,12 @@ class Raft:
             self.campaign()
 
     def campaign(self) -> None:
-        """Try to become leader, if this member has a vote itself."""
+        """Try to become leader, if this member has a vote itself and may give it."""
         self._start_election_timer()
-        if self._leadership is None and self.configuration.has_vote(self.id):
+        configuration = self.configuration
+        if self._leadership is not None or not configuration.has_vote(self.id):
+            return
+        if not self._withholding_ticks or configuration.is_quorum({self.id}):
             self.become_pre_candidate()
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
@@ -233,10 +235,10 @@ class Raft:
 
     def persisted(self, number: int) -> None:
         """All Readys up to this number are durable."""
+        self.log.persisted(number)
         while self._writes and self._writes[0].number <= number:
             write = self._writes.popleft()
             self._durable_term = write.term
-            self.log.persisted(write.last_index, write.last_term)
             for message in write.to_itself:
                 self.step(message)
         if self._leadership is not None:
@@ -360,7 +362,8 @@ class Raft:
         may know a newer configuration than the other, and a vote withheld for that can block a
         cluster for good (thesis §4.2.2).
         """
-        if self._hears_a_leader() and not message.leadership_transfer:
+        withholds = self._withholding_ticks > 0 or self._leadership is not None
+        if withholds and not message.leadership_transfer:
             return  # §6, thesis §4.2.3: nobody may disturb a working leader, its term least
         if message.term > self.term and not message.pre_vote:
             self.become_follower(message.term, None)
@@ -381,14 +384,6 @@ class Raft:
             self._promises.append(
                 RequestVoteResponse(term, self.id, message.sender, granted, message.pre_vote)
             )
-
-    def _hears_a_leader(self) -> bool:
-        if self._leadership is not None or self._withholding_ticks:
-            return True
-        return (
-            self.leader_id is not None
-            and self._election_elapsed_ticks < self.options.election_timeout_ticks
-        )
 
     def _on_vote_response(self, message: RequestVoteResponse) -> None:
         granted_pre_vote = message.pre_vote and message.vote_granted
@@ -467,6 +462,7 @@ class Raft:
             self.become_follower(message.term, message.sender)
         self.leader_id = message.sender
         self._start_election_timer()
+        self._withholding_ticks = self.options.election_timeout_ticks
 
     def _append_from_leader(self, entries: Sequence[Entry]) -> None:
         # Entries up to the commit index are here, or compacted: they need no comparing.
@@ -632,8 +628,7 @@ class Raft:
         )
         if ready.must_persist:
             ready.messages_after_persist = to_others
-            self._writes.append(
-                Write(ready.number, self.term, self.log.last_index, self.log.last_term, to_itself)
-            )
+            self._writes.append(Write(ready.number, self.term, to_itself))
+            self.log.writing(ready.number)
         else:
             ready.messages += to_others

@@ -55,7 +55,7 @@ def _check_append(message: AppendEntries) -> None:
         index += 1
         if entry.index != index:
             raise InvalidMessage(f"{message.sender}: entry {entry.index} where {index} belongs")
-        if entry.term < term:
+        if entry.term < max(term, 1):
             raise InvalidMessage(f"{message.sender}: terms fall at entry {index}")
         term = entry.term
         if entry.kind is EntryKind.CONFIGURATION:
