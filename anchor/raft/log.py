@@ -14,13 +14,13 @@ are a little behind; older ones are read from the storage.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from anchor.raft.errors import Compacted, Unavailable
 
 if TYPE_CHECKING:
-    from collections import deque
-from collections.abc import Sequence
+    from collections.abc import Sequence
 
     from anchor.raft.entry import Entry
     from anchor.raft.interface import LogStorage
