@@ -7,14 +7,18 @@ alone, and so that a kill reaches whatever the child started itself. Where the k
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import os
 import queue
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class Child:
             preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - no thread has been started yet
         )
         self.pid = self._process.pid
+        self._reader: threading.Thread | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -69,8 +74,14 @@ class Child:
             self._signal_group(signal.SIGTERM)
             on_exit(self)
 
-        for task in (read, wait):
-            threading.Thread(target=task, daemon=True, name=f"{self.name} {task.__name__}").start()
+        self._reader = threading.Thread(target=read, daemon=True, name=f"{self.name} output")
+        self._reader.start()
+        threading.Thread(target=wait, daemon=True, name=f"{self.name} end").start()
+
+    def finish_output(self, timeout: float) -> None:
+        """Wait until its last line is out; not for ever, as somebody may have inherited its end."""
+        if self._reader is not None:
+            self._reader.join(timeout)
 
     def stop(self) -> None:
         """Ask the child to end."""
@@ -115,6 +126,48 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return ask_kernel
+
+
+class Mailbox:
+    """Events for one thread, from other threads and from signal handlers.
+
+    A queue of the standard library would not do: a signal that arrives just before a thread goes
+    to sleep on a lock does not wake it. Here the interpreter writes to a socket for each signal
+    (``signal.set_wakeup_fd``), and that is what the thread sleeps on.
+    """
+
+    def __init__(self) -> None:
+        self._events: collections.deque[object] = collections.deque()
+        self._awake, self._wake = socket.socketpair()
+        self._awake.setblocking(False)
+        self._wake.setblocking(False)
+
+    def listen_to_signals(self) -> None:
+        """Be woken by signals too, whose handlers then ``put`` what they have to say."""
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+
+    def put(self, event: object) -> None:
+        """Leave an event; safe from any thread and any handler."""
+        self._events.append(event)
+        with contextlib.suppress(OSError):  # full: it is awake; closed: nobody waits any more
+            self._wake.send(b"\0")
+
+    def get(self, timeout: float | None) -> object | None:
+        """Wait for an event; None if there is none within ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._events:
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return None
+            if select.select([self._awake], [], [], remaining)[0]:
+                self._awake.recv(4096)
+        return self._events.popleft()
+
+    def close(self) -> None:
+        """Let go of signals and sockets."""
+        signal.set_wakeup_fd(-1)
+        self._awake.close()
+        self._wake.close()
 
 
 class Printer:

@@ -5,14 +5,13 @@ command starts them again with their data. The supervisor itself knows nothing o
 the children, passes their output on, tells how to talk to them once all are ready, and stops all
 when told to.
 
-All that happens (a signal, a child's end, readiness) arrives as an event in one queue, and the
+All that happens (a signal, a child's end, readiness) arrives as an event in one mailbox, and the
 main thread alone decides.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anchor import startup
-from anchor.children import Child, Printer, describe_exit
+from anchor.children import Child, Mailbox, Printer, describe_exit
 from anchor.client import Client, ClientError
 from anchor.logs import wants_colour
 from anchor.options import NODE_OPTIONS, SUPERVISED_VARIABLE
@@ -162,8 +161,9 @@ class Supervisor:
 
     plan: RunCluster
     command: Sequence[str]
-    _events: queue.SimpleQueue[object] = field(default_factory=queue.SimpleQueue)
+    _events: Mailbox = field(default_factory=Mailbox)
     _children: list[Child] = field(default_factory=list)
+    _running: set[str] = field(default_factory=set)  # names of those not yet seen to end
     _printer: Printer = field(init=False)
     _colour: bool = False
     _started: float = field(default_factory=time.monotonic)
@@ -175,21 +175,24 @@ class Supervisor:
         """Start, supervise, stop; return the exit code."""
         self._colour = sys.stdout.isatty() and wants_colour(os.environ)
         self._printer = Printer(sys.stdout.buffer, lambda: self._events.put(_OutputBroken()))
-        # SimpleQueue.put may be called from a signal handler, whatever was interrupted.
         stoppers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {
             number: signal.signal(number, lambda number, _: self._events.put(_Told(number)))
             for number in stoppers
         }
+        self._events.listen_to_signals()
         try:
             self._start()
-            while any(child.exit_code is None for child in self._children):
+            while self._running:
                 self._handle(self._next_event())
         finally:
             for child in self._children:
                 child.kill()
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._events.close()
+            for child in self._children:
+                child.finish_output(1.0)
             self._printer.finish(2.0)
         return ERROR if self._failed else OK
 
@@ -198,7 +201,11 @@ class Supervisor:
         decided = [(node, peers_of(node, self.plan.nodes)) for node in self.plan.nodes]
         for node, peers in decided:
             command = [*self.command, *arguments_for(node, peers)]
-            self._children.append(Child(node.node_id, command, environ))
+            try:
+                self._children.append(Child(node.node_id, command, environ))
+            except OSError as error:
+                raise StartError(f"{command[0]}: cannot be started: {error}.") from None
+            self._running.add(node.node_id)
         # Threads only now: a child must not be forked from a process that has several.
         self._printer.start()
         for child in self._children:
@@ -207,10 +214,7 @@ class Supervisor:
 
     def _next_event(self) -> object:
         timeout = None if self._stop_by is None else max(0.0, self._stop_by - time.monotonic())
-        try:
-            return self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        return self._events.get(timeout)
 
     def _handle(self, event: object) -> None:
         match event:
@@ -235,7 +239,7 @@ class Supervisor:
             child.stop()
 
     def _kill(self, why: str) -> None:
-        if any(child.exit_code is None for child in self._children):
+        if self._running:
             self._say(why)
             self._failed = True
         self._stop_by = time.monotonic() + STOP_SECONDS
@@ -243,13 +247,14 @@ class Supervisor:
             child.kill()
 
     def _child_ended(self, child: Child) -> None:
+        self._running.discard(child.name)
         code = child.exit_code or 0
         if self._stop_by is not None:
             if code != 0 and not self._failed:
                 self._failed = True
                 self._say(f"{child.name} {describe_exit(code)} while stopping")
             return
-        running = sum(other.exit_code is None for other in self._children)
+        running = len(self._running)
         if not self._ready:
             self._failed = True
             self._stop(f"{child.name} {describe_exit(code)} before all were ready; stopping")
@@ -287,13 +292,13 @@ class Supervisor:
         program = program_name(sys.argv[0])
         seconds = time.monotonic() - self._started
         for line in (
-            f"{len(nodes)} nodes are ready after {seconds:.1f} s; {leader} leads. Try:",
+            f"anchor: {len(nodes)} nodes are ready after {seconds:.1f} s; {leader} leads. Try:",
             f"  curl -X POST http://{first}/kv/mykey -d 'myvalue'",
             f"  curl http://{last}/kv/mykey",
             f"  {program} status --endpoints {endpoints}",
-            f"Ctrl-C stops them; the same command finds their data in {self.plan.directory} again.",
+            f"anchor: Ctrl-C stops them, and the same command goes on with {self.plan.directory}.",
         ):
-            self._say(line)
+            self._printer.line(line.encode(errors="backslashreplace"))
 
     # ----------------------------------------------------------------- output
 
