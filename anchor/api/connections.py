@@ -83,9 +83,9 @@ class Connection:
         "connections",
         "deadline",
         "expired",
+        "sending",
         "served",
         "serving",
-        "sending",
         "sock",
     )
 

@@ -57,9 +57,9 @@ class GuardedBody:
         self.ended = not piece or self._read_bytes == self._declared
         return piece
 
-    def before_answer(self) -> None:
-        """See that an answer can be followed by another request, or say that it cannot."""
-        if not self.settle():
+    def before_answer(self, *, close: bool) -> None:
+        """See that another request can follow the answer, or have it say that none can."""
+        if not self.settle() or close:
             self._request.force_close()
         self._connection.allow_to_send(self._limits.max_value_bytes)
 

@@ -95,7 +95,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         self.key_values = self.app.key_values
         self.connections = Connections(self.limits)
         self.date_line = b""
-        self.wsgi = partial(call_application, application)
+        self.wsgi = partial(self._call, application)
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -266,6 +266,22 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         rest: bytes = parser.unreader.take_buffered()
         return rest
 
+    def _call(
+        self,
+        application: Callable[..., Iterable[bytes]],
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+    ) -> Iterable[bytes]:
+        """Call Falcon; before its answer starts, see to the rest of the body and the spelling."""
+        body: GuardedBody = environ["wsgi.input"]
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: object) -> object:
+            body.before_answer(close=not self.alive)
+            spelled = [(_SPELLINGS.get(name, name), value) for name, value in headers]
+            return start_response(status, spelled, *rest)
+
+        return application(environ, start)
+
 
 class Source:
     """What Gunicorn's parser reads from: a bounded head, and a turn for others at each read."""
@@ -286,22 +302,6 @@ class Source:
                     raise refused.LimitRequestHeaders("too many bytes")
                 raise refused.LimitRequestLine(len(self._received), len(self._received))
         return received
-
-
-def call_application(
-    application: Callable[..., Iterable[bytes]],
-    environ: dict[str, Any],
-    start_response: Callable[..., Any],
-) -> Iterable[bytes]:
-    """Call Falcon; before the answer starts, see to the rest of the body and to the spelling."""
-    body: GuardedBody = environ["wsgi.input"]
-
-    def start(status: str, headers: list[tuple[str, str]], *rest: object) -> object:
-        body.before_answer()
-        spelled = [(_SPELLINGS.get(name, name), value) for name, value in headers]
-        return start_response(status, spelled, *rest)
-
-    return application(environ, start)
 
 
 def what_was_refused(error: Exception, buffer: bytes) -> Problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from anchor.api.store import Store
 
@@ -97,11 +98,14 @@ class Client:
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, **limits: float) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.api.serving", json.dumps(limits)],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+            | dict(environ or {}),
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -151,14 +155,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(**limits: float) -> Iterator[Server]:
+def serving(environ: Mapping[str, str] | None = None, **limits: float) -> Iterator[Server]:
     """Run a server as long as the block lasts."""
-    server = Server(**limits)
+    server = Server(environ, **limits)
     try:
+        server.ask(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")  # it is up
         yield server
     finally:
         server.stop()
-        print(*server.log, sep="\n")  # noqa: T201 - pytest shows it with a failure
+        print(*server.log, sep="\n")
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there and not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def eventually(claim: Callable[[], bool], within_seconds: float = 5.0) -> bool:
@@ -187,20 +200,20 @@ def _start_node() -> Store:
             server.fatal("the disk failed")
         if key == b"bug":
             raise ZeroDivisionError("a secret")
-        if key == b"big":
-            pass
         slow = re.fullmatch(rb"sleep-([0-9.]+)", key)
         if slow:
             gevent.sleep(float(slow[1]))
 
+    def stop(grace_seconds: float) -> None:  # noqa: ARG001
+        logging.getLogger("fake").info("the store stops")
+
     store.before = before
+    store.stop = stop  # type: ignore[method-assign]
     return store
 
 
 def main() -> int:
     """Serve."""
-    import logging  # noqa: PLC0415
-
     from anchor.api.limits import Limits  # noqa: PLC0415
     from anchor.api.server import serve  # noqa: PLC0415
 

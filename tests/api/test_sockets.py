@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -340,7 +341,7 @@ def test_a_client_that_does_not_read_is_let_go() -> None:
         client.send(get("big") * 50)
         time.sleep(1)
         received = 0
-        with pytest.raises((EOFError, ConnectionError)):
+        with contextlib.suppress(EOFError, ConnectionError):
             while True:
                 received += len(client.read().body)
         assert received < 50 * MIB
