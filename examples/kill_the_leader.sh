@@ -4,6 +4,7 @@
 #
 #   examples/kill_the_leader.sh [PATH_OF_ANCHOR_PYZ [FIRST_PORT]]
 set -euo pipefail
+set -m # each node in a process group of its own: it has a worker, which is to die with it
 
 anchor=$(realpath "${1:-./anchor.pyz}")
 port=${2:-9001}
@@ -28,30 +29,29 @@ start() { # start NAME PORT [PEERS]
 
 verb() { "$anchor" "$@" --endpoints "$endpoints" --timeout 20s; }
 
-leader() { verb status --json | python3 -c '
-import json, re, sys
-print(re.search(r"\"leader_id\": *\"([^\"]+)\"", sys.stdin.read()).group(1))'; }
+leader() { verb members | awk '$2 == "leader" { print $1 }'; }
 
 echo "Starting three nodes below $directory."
 start node1 "$port"
 start node2 "$((port + 1))" "localhost:$port"
 start node3 "$((port + 2))" "localhost:$port"
 
-verb put motto "lose a node, keep the data"
-for _ in {1..100}; do
-    [ "$(verb members | grep -c 'leader\|follower')" = 3 ] && break
-    sleep 0.2
-done
+voters() { verb members 2>/dev/null | grep -c 'leader\|follower' || true; }
+
+until [ "$(voters)" = 3 ]; do sleep 0.2; done
+verb put motto "lose a node, keep the data" >/dev/null
 verb members
 
 victim=$(leader)
 echo "Killing the leader, $victim."
-kill -9 "${process[$victim]}"
+kill -9 -- "-${process[$victim]}"
+wait "${process[$victim]}" 2>/dev/null || true
 
-verb put answered-by "those that are left"
+verb put answered-by "those that are left" >/dev/null
 echo "motto: $(verb get motto)"
 echo "answered-by: $(verb get answered-by)"
 
 echo "Starting $victim again."
 start "$victim" "$((port + ${victim#node} - 1))" "localhost:$port,localhost:$((port + 1))"
+until verb status >/dev/null 2>&1; do sleep 0.2; done
 verb status
