@@ -16,7 +16,7 @@ class NodeError(Exception):
     retryable = False
 
 
-class NoLeader(NodeError):
+class NoLeader(NodeError):  # noqa: N818 - named for what it is
     """No leader was known, or reachable, until the request's time was up. Nothing was done."""
 
     code = "no_leader"
@@ -24,7 +24,7 @@ class NoLeader(NodeError):
     retryable = True
 
 
-class RequestTimeout(NodeError):
+class RequestTimeout(NodeError):  # noqa: N818 - named for what it is
     """A read, or a change of membership, was not done in time."""
 
     code = "timeout"
@@ -32,14 +32,14 @@ class RequestTimeout(NodeError):
     retryable = True
 
 
-class CommitUnknown(NodeError):
+class CommitUnknown(NodeError):  # noqa: N818 - named for what it is
     """A write was handed to a leader and its fate is not known: it may yet happen, or never."""
 
     code = "commit_unknown"
     status = 504
 
 
-class Overloaded(NodeError):
+class Overloaded(NodeError):  # noqa: N818 - named for what it is
     """More is waiting than this node is willing to hold. Nothing was done."""
 
     code = "overloaded"
@@ -47,14 +47,14 @@ class Overloaded(NodeError):
     retryable = True
 
 
-class DiskFull(NodeError):
+class DiskFull(NodeError):  # noqa: N818 - named for what it is
     """There is no room for a write. Nothing was done."""
 
     code = "disk_full"
     status = 507
 
 
-class Stopping(NodeError):
+class Stopping(NodeError):  # noqa: N818 - named for what it is
     """The node is on its way out. Nothing was done."""
 
     code = "stopping"
@@ -62,7 +62,7 @@ class Stopping(NodeError):
     retryable = True
 
 
-class Removed(NodeError):
+class Removed(NodeError):  # noqa: N818 - named for what it is
     """This node was removed from its cluster; it has nothing true to say any more."""
 
     code = "removed"

@@ -1,0 +1,94 @@
+"""Do all members hold the same? The leader asks them, and who differs from the majority stops.
+
+Every state machine keeps a running digest over all it has applied. Now and then the leader asks
+all voters for theirs at one index. With a majority for one digest, every member that has another
+is told so, itself included, and stops: a state machine that went its own way (a flipped bit in
+memory, a bug that depends on the machine) must not answer anybody. Without a majority nobody can
+tell who is right, and all who were asked stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from anchor.transport import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anchor.fsm import StateMachine
+    from anchor.transport import CompareDigest, Transport
+
+_log = logging.getLogger("anchor.node")
+
+CALL_SECONDS = 1.0
+
+
+def majority_digest(digests: Mapping[str, bytes], voters: int) -> bytes | None:
+    """The digest that more than half of all voters have; None if there is none."""
+    digest, count = Counter(digests.values()).most_common(1)[0]
+    return digest if count > voters // 2 else None
+
+
+class Digests:
+    """Compares this node's digest with those of the others."""
+
+    def __init__(
+        self,
+        member_id: str,
+        machine: StateMachine,
+        transport: Transport,
+        die: Callable[[str], None],
+    ) -> None:
+        self._member_id = member_id
+        self._machine = machine
+        self._transport = transport
+        self._die = die
+        self._compared_index = 0
+
+    def asked(self, question: CompareDigest) -> bytes | None:
+        """The leader asks for the digest at an index, or says what the majority has there."""
+        own = self._machine.digest_at(question.applied_index)
+        self._judge(question.applied_index, own, question.majority_digest)
+        return own
+
+    def _judge(self, index: int, own: bytes | None, right: bytes) -> None:
+        if right and own is not None and own != right:
+            self._die(
+                f"what this node applied up to entry {index} differs from the majority "
+                f"(digest {own.hex()} here, {right.hex()} there); it stops rather than answer "
+                "wrongly: wipe its directory and let it join again"
+            )
+
+    def compare(self, voters: frozenset[str]) -> None:
+        """As leader: ask all voters, and stop whoever differs. Blocks for a call or two."""
+        index = self._machine.applied_index
+        own = self._machine.digest_at(index)
+        if own is None or index <= self._compared_index:
+            return
+        digests = {self._member_id: own, **self._ask(voters, index)}
+        self._compared_index = index
+        if len(set(digests.values())) < 2:
+            return
+        right = majority_digest(digests, len(voters))
+        if right is None:
+            _log.critical("no majority agrees on what was applied up to entry %d", index)
+            # A digest nobody has: all stop, since nobody can be vouched for.
+            right = bytes(len(own))
+        self._ask(frozenset(digests), index, right)
+        self._judge(index, own, right)
+
+    def _ask(self, voters: frozenset[str], index: int, right: bytes = b"") -> dict[str, bytes]:
+        digests = {}
+        for voter in sorted(voters - {self._member_id}):
+            if not self._transport.connected(voter):
+                continue
+            try:
+                digest = self._transport.compare_digest(voter, index, right, CALL_SECONDS)
+            except TransportError:
+                continue  # asked again next time
+            if digest is not None:
+                digests[voter] = digest
+        return digests

@@ -1,0 +1,136 @@
+"""This node's questions to its leader, and its answers to those who think it leads.
+
+One stream to the leader at a time, opened when there is something to ask. What is unanswered when
+it breaks is in doubt, and the replica asks again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from anchor.fsm import FsmError, check_batch
+from anchor.raft import NotLeader, Refused
+from anchor.transport import ForwardClosed, ForwardRequest, ForwardResponse, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anchor.node.replica import Replica
+    from anchor.node.writes import Batch
+    from anchor.transport import ForwardStream, Transport
+
+MAX_REQUEST_BYTES = 1 << 20  # batches are joined up to this; a single one may be larger
+MAX_REMEMBERED = 256  # accepted proposals are never answered: the oldest are forgotten
+
+
+class Forwarding:
+    """Both ends of the forward streams of one node."""
+
+    def __init__(self, replica: Replica, transport: Transport) -> None:
+        self._replica = replica
+        self._transport = transport
+        self._stream: ForwardStream | None = None
+        self._number = 0
+        # What was asked by this number: the batches, or the number of the replica's question.
+        self._asked: OrderedDict[int, Sequence[Batch] | int] = OrderedDict()
+
+    # ----------------------------------------------------------------- as one who asks
+
+    def writes(self, leader_id: str, batches: Sequence[Batch]) -> None:
+        """Hand these to the leader, in as few messages as their size allows."""
+        part: list[Batch] = []
+        size_bytes = 0
+        for batch in batches:
+            if part and size_bytes + len(batch.payload) > MAX_REQUEST_BYTES:
+                self._propose(leader_id, part)
+                part, size_bytes = [], 0
+            part.append(batch)
+            size_bytes += len(batch.payload)
+        if part:
+            self._propose(leader_id, part)
+
+    def _propose(self, leader_id: str, batches: Sequence[Batch]) -> None:
+        try:
+            stream = self._open(leader_id)
+            number = self._remember(batches)
+            stream.propose(number, [batch.payload for batch in batches])
+        except (Unreachable, ForwardClosed):
+            self._replica.writes_refused(batches)
+
+    def read(self, leader_id: str, question: int, *, lease: bool) -> None:
+        """Ask the leader for a read index."""
+        try:
+            stream = self._open(leader_id)
+            stream.read_index(self._remember(question), lease=lease)
+        except (Unreachable, ForwardClosed):
+            self._replica.read_aborted(question)
+
+    def _open(self, leader_id: str) -> ForwardStream:
+        stream = self._stream
+        if stream is not None and stream.leader_id == leader_id and not stream.closed:
+            return stream
+        if stream is not None:
+            stream.close()
+        self._asked.clear()
+        self._stream = self._transport.forward(leader_id)
+        return self._stream
+
+    def _remember(self, asked: Sequence[Batch] | int) -> int:
+        self._number += 1
+        self._asked[self._number] = asked
+        if len(self._asked) > MAX_REMEMBERED:
+            self._asked.popitem(last=False)
+        return self._number
+
+    def answered(self, leader_id: str, response: ForwardResponse) -> None:
+        """The leader answered: a read index, or a refusal."""
+        if self._stream is None or self._stream.leader_id != leader_id:
+            return
+        asked = self._asked.pop(response.number, None)
+        if isinstance(asked, int):
+            if response.error_code:
+                self._replica.read_aborted(asked)
+            else:
+                self._replica.read_confirmed(asked, response.read_index)
+        elif asked is not None:
+            self._replica.writes_refused(asked)
+
+    def broken(self, leader_id: str) -> None:
+        """The stream to the leader is gone."""
+        if self._stream is not None and self._stream.leader_id == leader_id:
+            self._asked.clear()
+            self._stream = None
+            self._replica.lost_touch()
+
+    # ----------------------------------------------------------------- as one who is asked
+
+    def asked(self, request: ForwardRequest, reply: Callable[[ForwardResponse], None]) -> None:
+        """Another node asks this one as its leader."""
+        if request.read_index:
+            self._replica.read_index_for(
+                request.sender,
+                lambda index: reply(self._read_answer(request.number, index)),
+                lease=request.lease,
+            )
+            return
+        try:
+            # A batch that nobody can apply would stop every member once it is committed.
+            for batch in request.batches:
+                check_batch(batch)
+            self._replica.propose_for(request.sender, request.batches)
+        except FsmError as error:
+            self._transport.refuse(request.sender, str(error))
+        except NotLeader:
+            reply(self._refusal(request.number, "not_leader"))
+        except Refused:
+            reply(self._refusal(request.number, "overloaded"))
+
+    def _read_answer(self, number: int, index: int | None) -> ForwardResponse:
+        if index is None:
+            return self._refusal(number, "not_leader")
+        return ForwardResponse(number, term=self._replica.raft.term, read_index=index)
+
+    def _refusal(self, number: int, code: str) -> ForwardResponse:
+        raft = self._replica.raft
+        return ForwardResponse(number, code, raft.leader_id or "", raft.term)

@@ -1,0 +1,430 @@
+"""Who belongs to the cluster: getting in, being let in, being let go, handing over.
+
+Joining (DESIGN.md, *Identity and membership*): the leader dials the new address first, so a wrong
+one costs nothing; then it adds a learner, which has no vote, so the quorum stays what it was; and
+promotes it once it has caught up. What a learner shall become stands in the configuration itself
+(``Member.promote``), so a new leader goes on where the old one stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import gevent
+
+from anchor.node.digests import Digests
+from anchor.node.errors import MembershipError, NodeError, NoLeader, RequestTimeout
+from anchor.raft import (
+    Configuration,
+    Member,
+    NotLeader,
+    Refused,
+    Role,
+)
+from anchor.transport import (
+    Identification,
+    JoinRequest,
+    JoinResponse,
+    RemoveRequest,
+    RemoveResponse,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.node.node import Node, Parts
+
+_log = logging.getLogger("anchor.membership")
+
+DIAL_SECONDS = 2.0
+RETRY_SECONDS = 0.05  # while another change is under way
+STEWARD_SECONDS = 0.1
+DIGEST_SECONDS = 2.0
+CAUGHT_UP_ENTRIES = 64  # a learner this close to the commit index can vote
+JOIN_BACKOFF_SECONDS = (0.1, 2.0)
+
+
+class Membership:
+    """The part of a node that knows who belongs."""
+
+    def __init__(self, node: Node, parts: Parts) -> None:
+        self._node = node
+        self._raft = parts.raft
+        self._transport = parts.transport
+        self._directory = parts.directory
+        self._peers = parts.peers
+        self.itself = parts.itself
+        self.digests = Digests(parts.raft.id, parts.machine, parts.transport, node.die)
+        self._departing: dict[str, Member] = {}
+        self._configuration = Configuration()
+
+    # ----------------------------------------------------------------- who is who
+
+    @property
+    def cluster_id(self) -> str:
+        """Empty until this node is in a cluster."""
+        return self._directory.identity.cluster_id
+
+    def identification(self) -> Identification:
+        """Who answers at this node's address."""
+        return Identification(
+            self.itself.id,
+            self.itself.incarnation,
+            self.cluster_id,
+            self.itself.address,
+            self.itself.http_address,
+            "",
+        )
+
+    def configuration_changed(self, configuration: Configuration) -> None:
+        """Another configuration is in force."""
+        before, self._configuration = self._configuration, configuration
+        # One who was removed still has to hear that it was.
+        gone = {i: m for i, m in before.members.items() if i not in configuration.members}
+        self._departing = {
+            i: m for i, m in {**self._departing, **gone}.items() if i not in configuration.members
+        }
+        self._transport.set_members([*configuration.members.values(), *self._departing.values()])
+        for member_id in sorted(configuration.members.keys() - before.members.keys()):
+            if before.members:
+                _log.info("%s is a member now", member_id)
+        for member_id in sorted(gone):
+            _log.info("%s is no member any more", member_id)
+        for member_id in sorted(configuration.voters - before.voters):
+            if before.members:
+                _log.info("%s is a voter now", member_id)
+
+    # ----------------------------------------------------------------- getting in
+
+    def join_cluster(self) -> None:
+        """Ask the peers to be let in, with back-off, until let in."""
+        _log.info("asks to be let in: %s", ", ".join(self._peers))
+        request = JoinRequest(
+            self.itself.id, self.itself.address, self.itself.http_address, self.itself.incarnation
+        )
+        backoff_seconds, most = JOIN_BACKOFF_SECONDS
+        said = ""
+        while True:
+            for peer in self._peers:
+                why = self._ask_to_join(peer, request)
+                if why is None:
+                    return
+                if why != said:
+                    said = why
+                    _log.warning("%s", why)
+            gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
+            backoff_seconds = min(most, backoff_seconds * 1.5)
+
+    def _ask_to_join(self, peer: str, request: JoinRequest) -> str | None:
+        """Return None once let in, else why not."""
+        try:
+            response = self._transport.join(peer, request, 5.0)
+        except TransportError as error:
+            return f"{peer} does not let this node in yet: {error}"
+        if response.error_code:
+            return f"{peer} does not let this node in: {response.error_detail}"
+        gevent.get_hub().threadpool.apply(self._directory.set_cluster_id, (response.cluster_id,))
+        self._transport.set_cluster_id(response.cluster_id)
+        _log.info("let into cluster %s by %s", response.cluster_id, response.leader_id)
+        return None
+
+    # ----------------------------------------------------------------- letting in
+
+    def on_join(self, request: JoinRequest, timeout_seconds: float) -> JoinResponse:
+        """Answer a node that asks over the wire; it need not wait to be promoted."""
+        try:
+            member = self._admit(request, time.monotonic() + timeout_seconds)
+        except MembershipError as error:
+            return JoinResponse(error.code, str(error))
+        except NodeError as error:
+            return JoinResponse(error.code, str(error))
+        return JoinResponse(
+            cluster_id=self.cluster_id,
+            leader_id=self._raft.leader_id or "",
+            promoted=not member.promote,
+        )
+
+    def admit(
+        self,
+        member_id: str,
+        address: str,
+        http_address: str,
+        *,
+        voter: bool,
+        timeout_seconds: float,
+    ) -> None:
+        """Answer an operator: returns once it is what it shall be."""
+        deadline = time.monotonic() + timeout_seconds
+        request = JoinRequest(member_id, address, http_address, voter=voter)
+        self._admit(request, deadline)
+        while True:
+            member = self._raft.committed_configuration.members.get(member_id)
+            if member is not None and not member.promote:
+                return
+            self._pause(deadline, f"{member_id} was let in, but has not caught up yet")
+
+    def _admit(self, request: JoinRequest, deadline: float) -> Member:
+        """Make it a member, or ask the leader to; raises a NodeError."""
+        while True:
+            leader_id = self._raft.leader_id
+            if leader_id == self._raft.id and self._raft.role is Role.LEADER:
+                try:
+                    return self._admit_as_leader(request, deadline)
+                except NotLeader:
+                    continue
+            if leader_id is not None and leader_id in self._raft.configuration.members:
+                if request.forwarded:
+                    raise NoLeader(f"{self._raft.id} does not lead; {leader_id} may")
+                return self._ask_leader_to_admit(leader_id, request, deadline)
+            self._pause(deadline, "no leader is known", NoLeader)
+
+    def _ask_leader_to_admit(self, leader_id: str, request: JoinRequest, deadline: float) -> Member:
+        address = self._raft.configuration.members[leader_id].address
+        try:
+            response = self._transport.join(
+                address, replace(request, forwarded=True), max(0.1, deadline - time.monotonic())
+            )
+        except TransportError as error:
+            raise NoLeader(f"the leader {leader_id} at {address} did not answer: {error}") from None
+        if response.error_code:
+            raise _refusal(response.error_code, response.error_detail)
+        return Member(request.member_id, request.address, promote=not response.promoted)
+
+    def _admit_as_leader(self, request: JoinRequest, deadline: float) -> Member:
+        known = self._known_as(request)
+        if known is not None:
+            return known
+        identification = self._dial(request)
+        member = Member(
+            request.member_id,
+            request.address,
+            request.http_address or identification.http_address,
+            identification.incarnation,
+            promote=request.voter,
+        )
+
+        def with_learner(configuration: Configuration) -> Configuration:
+            return replace(
+                configuration,
+                members={**configuration.members, member.id: member},
+                learners=configuration.learners | {member.id},
+            )
+
+        self._change(with_learner, deadline)
+        return member
+
+    def _known_as(self, request: JoinRequest) -> Member | None:
+        """The member it already is; raises MembershipError if it cannot be that one."""
+        members = self._raft.configuration.members
+        known = members.get(request.member_id)
+        if known is None:
+            for other in members.values():
+                if other.address == request.address:
+                    raise MembershipError(f"{request.address} is the address of {other.id}")
+            return None
+        if known.address != request.address:
+            raise MembershipError(f"{known.id} is a member already, at {known.address}")
+        if request.incarnation and known.incarnation != request.incarnation:
+            raise MembershipError(
+                f"{known.id} is a member already, with another data directory: a wiped voter could "
+                f"vote twice. Remove {known.id} first, then let it join",
+                "incarnation_conflict",
+            )
+        return known
+
+    def _dial(self, request: JoinRequest) -> Identification:
+        """Who answers there? A wrong address must never become part of a quorum."""
+        try:
+            found = self._transport.identify(request.address, DIAL_SECONDS)
+        except TransportError as error:
+            raise MembershipError(
+                f"nobody answers at {request.address}: {error}", "unreachable", 422
+            ) from None
+        if found.member_id != request.member_id:
+            raise MembershipError(
+                f"the node at {request.address} is {found.member_id}, not {request.member_id}",
+                "wrong_node",
+                422,
+            )
+        if found.cluster_id and found.cluster_id != self.cluster_id:
+            raise MembershipError(
+                f"the node at {request.address} is in another cluster, {found.cluster_id}"
+            )
+        if request.incarnation and found.incarnation != request.incarnation:
+            raise MembershipError(
+                f"the node at {request.address} is not the one that asks", "wrong_node", 422
+            )
+        return found
+
+    # ----------------------------------------------------------------- letting go
+
+    def on_remove(self, request: RemoveRequest, timeout_seconds: float) -> RemoveResponse:
+        """Answer a node that passes a removal on."""
+        try:
+            self._expel(request.member_id, time.monotonic() + timeout_seconds, forwarded=True)
+        except NodeError as error:
+            return RemoveResponse(error.code, str(error))
+        return RemoveResponse()
+
+    def expel(self, member_id: str, timeout_seconds: float) -> None:
+        """Answer an operator: returns once it is out."""
+        self._expel(member_id, time.monotonic() + timeout_seconds, forwarded=False)
+
+    def _expel(self, member_id: str, deadline: float, *, forwarded: bool) -> None:
+        while True:
+            leader_id = self._raft.leader_id
+            if leader_id == self._raft.id and self._raft.role is Role.LEADER:
+                if member_id == self._raft.id and self._raft.configuration.voters != {member_id}:
+                    self.hand_over(max(0.1, (deadline - time.monotonic()) / 2))
+                if self._raft.role is Role.LEADER:
+                    try:
+                        return self._expel_as_leader(member_id, deadline)
+                    except NotLeader:
+                        continue
+            elif leader_id is not None and leader_id in self._raft.configuration.members:
+                if forwarded:
+                    raise NoLeader(f"{self._raft.id} does not lead; {leader_id} may")
+                return self._ask_leader_to_expel(leader_id, member_id, deadline)
+            self._pause(deadline, "no leader is known", NoLeader)
+
+    def _ask_leader_to_expel(self, leader_id: str, member_id: str, deadline: float) -> None:
+        address = self._raft.configuration.members[leader_id].address
+        try:
+            response = self._transport.remove(
+                address,
+                RemoveRequest(member_id, forwarded=True),
+                max(0.1, deadline - time.monotonic()),
+            )
+        except TransportError as error:
+            raise NoLeader(f"the leader {leader_id} at {address} did not answer: {error}") from None
+        if response.error_code:
+            raise _refusal(response.error_code, response.error_detail)
+
+    def _expel_as_leader(self, member_id: str, deadline: float) -> None:
+        configuration = self._raft.configuration
+        if member_id not in configuration.members:
+            return
+        remaining = configuration.voters - {member_id}
+        if not remaining:
+            raise MembershipError(
+                f"{member_id} is the last voter; a cluster of none cannot be", "last_voter"
+            )
+        alive = {v for v in remaining if v == self._raft.id or self._transport.connected(v)}
+        if member_id in configuration.voters and len(alive) <= len(remaining) // 2:
+            raise MembershipError(
+                f"without {member_id}, {len(remaining)} voters would remain and only "
+                f"{len(alive)} of them are reachable: the quorum would be lost",
+                "quorum_would_be_lost",
+            )
+
+        def without(configuration: Configuration) -> Configuration:
+            return replace(
+                configuration,
+                members={i: m for i, m in configuration.members.items() if i != member_id},
+                voters=configuration.voters - {member_id},
+                learners=configuration.learners - {member_id},
+            )
+
+        self._change(without, deadline)
+
+    # ----------------------------------------------------------------- one change at a time
+
+    def _change(self, change: Callable[[Configuration], Configuration], deadline: float) -> None:
+        """Propose a change and wait until it is applied; raises a NodeError or NotLeader."""
+        self._node.await_applied(self._propose(change, deadline), deadline)
+        while self._raft.committed_configuration.voters_outgoing:
+            self._pause(deadline, "the change of membership is not complete yet")
+
+    def _propose(self, change: Callable[[Configuration], Configuration], deadline: float) -> int:
+        """Return the index of the entry."""
+        while True:
+            try:
+                target = change(self._raft.configuration)
+                return self._raft.propose_configuration(target).last_index
+            except (ChangeInProgress, NotReady, TransferInProgress):
+                self._pause(deadline, "another change of membership is under way")
+            except InvalidConfiguration as error:
+                raise MembershipError(str(error)) from None
+
+    def _pause(self, deadline: float, why: str, error: type[NodeError] = RequestTimeout) -> None:
+        if time.monotonic() >= deadline:
+            raise error(why)
+        self._node.wake()
+        gevent.sleep(RETRY_SECONDS)
+
+    # ----------------------------------------------------------------- the steward
+
+    def steward(self) -> None:
+        """As leader: promote who has caught up; compare digests."""
+        compared_at = time.monotonic()
+        while True:
+            gevent.sleep(STEWARD_SECONDS)
+            if self._raft.role is not Role.LEADER:
+                continue
+            self._promote()
+            if time.monotonic() - compared_at >= DIGEST_SECONDS:
+                compared_at = time.monotonic()
+                self.digests.compare(self._raft.configuration.voters)
+
+    def _promote(self) -> None:
+        configuration = self._raft.configuration
+        for learner in sorted(configuration.learners):
+            member = configuration.members[learner]
+            progress = self._raft.progress.get(learner)
+            if not member.promote or progress is None or not progress.recently_active:
+                continue
+            if progress.match_index + CAUGHT_UP_ENTRIES < self._raft.commit_index:
+                continue
+            if not progress.match_index:
+                continue
+            promoted = replace(
+                configuration,
+                members={**configuration.members, learner: replace(member, promote=False)},
+                voters=configuration.voters | {learner},
+                learners=configuration.learners - {learner},
+            )
+            try:
+                self._raft.propose_configuration(promoted)
+            except Refused:
+                return  # tried again soon
+            self._node.wake()
+            return
+
+    # ----------------------------------------------------------------- handing over
+
+    def hand_over(self, grace_seconds: float) -> None:
+        """As leader: let the voter that is furthest take over, and wait until it does."""
+        raft = self._raft
+        deadline = time.monotonic() + grace_seconds
+        while raft.role is Role.LEADER and time.monotonic() < deadline:
+            candidates = [
+                (progress.match_index, voter)
+                for voter, progress in raft.progress.items()
+                if voter in raft.configuration.voters
+                and voter != raft.id
+                and self._transport.connected(voter)
+            ]
+            if not candidates:
+                return
+            if raft.transferring_to is None:
+                _log.info("hands over to %s", max(candidates)[1])
+                try:
+                    raft.transfer_leadership(max(candidates)[1])
+                except Refused:
+                    return
+                self._node.wake()
+            gevent.sleep(0.01)
+
+
+def _refusal(code: str, detail: str) -> NodeError:
+    """Turn what the leader answered over the wire into the error it was."""
+    if code == NoLeader.code:
+        return NoLeader(detail)
+    if code == RequestTimeout.code:
+        return RequestTimeout(detail)
+    return MembershipError(detail, code, 422 if code in {"unreachable", "wrong_node"} else 409)

@@ -1,0 +1,354 @@
+"""A node: the greenlets that turn a replica's decisions into acts, and what clients may ask.
+
+Who does what
+=============
+
+=============  ==================================================================================
+owner          the only one to call ``Replica.work``; woken by everybody else
+persist        makes the log durable in a native thread, so the hub never waits for a disk
+ticker         turns the clock into ticks; sweeps out requests whose time is up
+steward        as leader: promotes learners that have caught up, compares digests
+joiner         until this node is in a cluster: asks its peers to be let in
+=============  ==================================================================================
+
+Everything runs on the hub's one thread, and no call into the replica switches greenlets: each is
+atomic, so nothing takes a lock. Whatever goes wrong in a way that no retry can mend (a failed
+fsync, corruption, diverged state, a broken invariant) ends in ``fatal``: one line, and the node
+stops rather than serve what it cannot vouch for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.threadpool import ThreadPool
+
+from anchor.node.consistency import Consistency
+from anchor.node.errors import NodeError, Removed, Stopping
+from anchor.node.forwarding import Forwarding
+from anchor.node.membership import Membership
+from anchor.node.replica import Replica
+from anchor.node.status import status_of
+from anchor.node.waiting import Signal, Waiter
+from anchor.raft import InvalidMessage, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anchor.fsm import KeyValue, Result, StateMachine
+    from anchor.node.writes import Batch
+    from anchor.raft import Configuration, InstallSnapshot, Member, Message, Raft
+    from anchor.storage import DataDirectory
+    from anchor.transport import Transport
+
+_log = logging.getLogger("anchor.node")
+
+TICKS_PER_HEARTBEAT = 5
+SWEEP_TICKS = 5  # how often deadlines are looked at
+
+
+def boot_clock() -> float:
+    """Seconds of a clock that no one sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+# Where the machine has no such clock, a sleeping machine is a paused process and no more.
+clock: Callable[[], float] = boot_clock if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of; :func:`anchor.node.open_node` puts it together."""
+
+    directory: DataDirectory
+    raft: Raft
+    machine: StateMachine
+    transport: Transport
+    itself: Member
+    origin: int
+    peers: Sequence[str]
+    tick_seconds: float
+    election_timeout_seconds: float
+    version: str
+
+
+class Node:
+    """One running member of a cluster."""
+
+    def __init__(self, parts: Parts, fatal: Callable[[str], None]) -> None:
+        self._parts = parts
+        self._fatal = fatal
+        self._transport = parts.transport
+        self._machine = parts.machine
+        self.raft = parts.raft
+        self.replica = Replica(
+            parts.raft, parts.directory.log, parts.machine, self, origin=parts.origin
+        )
+        self.forwarding = Forwarding(self.replica, parts.transport)
+        self.membership = Membership(self, parts)
+        self._wake = Signal()
+        self._to_persist = Signal()
+        self._disk = ThreadPool(1)
+        self._sync_began: float | None = None
+        self._ticks_done = 0
+        self._started = clock()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._leader_seen: tuple[int, str | None, Role] = (0, None, Role.FOLLOWER)
+        self._stopping = False
+        self._dead = False
+
+    # ----------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Begin to take part. The transport must have been started."""
+        configuration = self.raft.configuration
+        self.configuration_changed(configuration)
+        if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
+            self.raft.campaign()  # nobody else could: no need to wait for silence
+        loops = [self._own, self._persist, self._tick, self.membership.steward]
+        if not self._parts.directory.identity.cluster_id:
+            loops.append(self.membership.join_cluster)
+        self._greenlets = [gevent.spawn(self._guard, loop) for loop in loops]
+        self._wake.set()
+
+    def stop(self, grace_seconds: float = 3.0) -> None:
+        """Hand over if leading, let what is under way finish, and end. Idempotent."""
+        if self._stopping:
+            return
+        deadline = time.monotonic() + grace_seconds
+        if not self._dead:
+            self.membership.hand_over(grace_seconds / 2)
+            while len(self.replica.writes) and time.monotonic() < deadline:
+                gevent.sleep(0.01)
+        self._stopping = True
+        self._fail_all("the node is stopping; nothing was done")
+        gevent.killall(self._greenlets, timeout=1)
+        self._transport.stop(0.3)
+        self._disk.join()
+        self._parts.directory.close()
+
+    def _fail_all(self, why: str) -> None:
+        self.replica.writes.fail_all(Stopping, why)
+        self.replica.reads.fail_all(Stopping, why)
+
+    def die(self, why: str) -> None:
+        """Stop taking part at once, because something is wrong that no retry can mend."""
+        if self._dead or self._stopping:
+            return
+        self._dead = True
+        _log.critical("%s", why)
+        self._fail_all(f"the node stopped: {why}")
+        self._fatal(why)
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node must not limp on
+            if not isinstance(error, NodeError):
+                _log.debug("fatal", exc_info=True)
+            self.die(f"{error}" or type(error).__name__)
+
+    # ----------------------------------------------------------------- the greenlets
+
+    def _own(self) -> None:
+        while not self._dead:
+            self._wake.wait()
+            self.replica.work()
+            if self.replica.unsynced:
+                self._to_persist.set()
+
+    def _persist(self) -> None:
+        log = self._parts.directory.log
+        while not self._dead:
+            self._to_persist.wait()
+            while self.replica.unsynced and not self._dead:
+                number = self.replica.written
+                self._sync_began = clock()
+                self._disk.apply(log.sync)
+                self._sync_began = None
+                self.replica.synced(number)
+                self._wake.set()
+
+    def _tick(self) -> None:
+        while not self._dead:
+            gevent.sleep(self._parts.tick_seconds)
+            self.catch_up_with_time()
+            if self._ticks_done % SWEEP_TICKS == 0:
+                self._sweep()
+            self._wake.set()
+
+    def catch_up_with_time(self) -> None:
+        """Tell the core how late it is; after a pause, before anything that trusts the lease."""
+        due = int((clock() - self._started) / self._parts.tick_seconds)
+        if due > self._ticks_done:
+            self.replica.tick(due - self._ticks_done)
+            self._ticks_done = due
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        self.replica.writes.expire(now, self._leader_known)
+        self.replica.reads.expire(now, self._leader_known)
+        began = self._sync_began
+        if began is not None and clock() - began > self._parts.election_timeout_seconds:
+            # Followers would wait for it at every commit that needs this disk; let another lead.
+            self.raft.step_down()
+
+    def _leader_known(self) -> bool:
+        return self.raft.leader_id is not None
+
+    # ----------------------------------------------------------------- what clients ask
+
+    def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
+        """Have one serialized command applied; raises a NodeError.
+
+        NoLeader and Overloaded promise that nothing happened, CommitUnknown that nobody knows.
+        """
+        self._check_serving()
+        waiter = Waiter(time.monotonic() + timeout_seconds)
+        self.replica.write(command, key, waiter)
+        self._wake.set()
+        result: Result = waiter.wait()
+        return result
+
+    def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
+        """Read a key, as fresh as asked; None where it is not there. Raises a NodeError."""
+        self._check_serving()
+        if consistency is not Consistency.STALE and not (
+            consistency is Consistency.LEASE and self._lease_covers_now()
+        ):
+            waiter = Waiter(time.monotonic() + timeout_seconds)
+            self.replica.read(waiter, lease=consistency is Consistency.LEASE)
+            self._wake.set()
+            waiter.wait()
+        return self._machine.get(key)
+
+    def _lease_covers_now(self) -> bool:
+        if self.raft.role is not Role.LEADER:
+            return False
+        self.catch_up_with_time()
+        return self.raft.lease_valid() and self._machine.applied_index >= self.raft.commit_index
+
+    def _check_serving(self) -> None:
+        if self._stopping or self._dead:
+            raise Stopping("the node is stopping; nothing was done")
+        if self.raft.is_removed:
+            raise Removed("this node was removed from its cluster")
+
+    def await_applied(self, index: int, deadline: float) -> None:
+        """Sleep until the state machine has applied this much; raises a NodeError."""
+        waiter = Waiter(deadline)
+        self.replica.await_applied(waiter, index)
+        self._wake.set()
+        waiter.wait()
+
+    def wake(self) -> None:
+        """Let the owner look at the core again."""
+        self._wake.set()
+
+    @property
+    def applied_index(self) -> int:
+        """How far the state machine has got."""
+        return self._machine.applied_index
+
+    @property
+    def leader_id(self) -> str | None:
+        """Who leads, as far as this node knows."""
+        return self.raft.leader_id
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self.raft.term
+
+    @property
+    def digest(self) -> bytes:
+        """The state machine's running digest, at ``applied_index``."""
+        return self._machine.digest
+
+    def status(self) -> dict[str, object]:
+        """A JSON-ready object: see :mod:`anchor.node.status`."""
+        return status_of(self, self._transport, self._parts.version)
+
+    @property
+    def uptime_seconds(self) -> float:
+        """How long this node has been running."""
+        return clock() - self._started
+
+    def join(
+        self,
+        member_id: str,
+        address: str,
+        http_address: str,
+        *,
+        voter: bool,
+        timeout_seconds: float,
+    ) -> None:
+        """Make the node at an address a member; returns once it is. Raises a NodeError."""
+        self.membership.admit(
+            member_id, address, http_address, voter=voter, timeout_seconds=timeout_seconds
+        )
+
+    def remove(self, member_id: str, timeout_seconds: float) -> None:
+        """Let a member go; returns once it is out. Raises a NodeError."""
+        self.membership.expel(member_id, timeout_seconds)
+
+    # ----------------------------------------------------------------- replica.Outside
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Pass the core's messages on."""
+        self._transport.send(messages)
+
+    def forward_writes(self, leader_id: str, batches: Sequence[Batch]) -> None:
+        """Hand batches to the leader."""
+        self.forwarding.writes(leader_id, batches)
+
+    def forward_read(self, leader_id: str, number: int, *, lease: bool) -> None:
+        """Ask the leader for a read index."""
+        self.forwarding.read(leader_id, number, lease=lease)
+
+    def configuration_changed(self, configuration: Configuration) -> None:
+        """Let the transport speak to whoever is a member now."""
+        self.membership.configuration_changed(configuration)
+
+    def role_changed(self) -> None:
+        """Say in the log what happened, and why."""
+        raft = self.raft
+        seen = (raft.term, raft.leader_id, raft.role)
+        if seen == self._leader_seen:
+            return
+        was, self._leader_seen = self._leader_seen, seen
+        if raft.role is Role.LEADER:
+            _log.info("became leader of term %d", raft.term)
+        elif was[2] is Role.LEADER:
+            _log.info("stepped down; term %d, leader %s", raft.term, raft.leader_id or "unknown")
+        elif raft.role in {Role.PRE_CANDIDATE, Role.CANDIDATE} and raft.role is not was[2]:
+            _log.info("%s for term %d: heard no leader", raft.role.value, raft.term)
+        elif raft.leader_id is not None and raft.leader_id != was[1]:
+            _log.info("follows %s in term %d", raft.leader_id, raft.term)
+
+    def install(self, request: InstallSnapshot) -> None:
+        """Take a leader's snapshot in."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------- what listener.py brings
+
+    def receive(self, message: Message) -> None:
+        """A member said this. Raises InvalidMessage for what none may say."""
+        if self._dead:
+            return
+        try:
+            self.replica.receive(message)
+        except InvalidMessage:
+            raise
+        except Exception as error:  # noqa: BLE001 - a broken core must not go on
+            self.die(f"{error}" or type(error).__name__)
+        self._wake.set()
+
+    def disconnected(self, member_id: str) -> None:
+        """The stream to this member broke."""
+        self.raft.disconnected(member_id)
+        self._wake.set()

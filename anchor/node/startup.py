@@ -1,0 +1,106 @@
+"""Puts a node together from its settings, and starts it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import uuid
+from typing import TYPE_CHECKING
+
+from anchor.fsm import StateMachine
+from anchor.node.listener import Listener
+from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
+from anchor.raft import Configuration, Member, Options, Raft
+from anchor.settings import join_address
+from anchor.storage import DataDirectory
+from anchor.transport import LocalMember, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.settings import Settings
+
+_log = logging.getLogger("anchor.node")
+
+# A lease ends this much earlier than anybody may campaign: the allowance for clocks that drift.
+LEASE_SHARE = 0.8
+
+
+def open_node(settings: Settings, fatal: Callable[[str], None], version: str) -> Node:
+    """Open the data directory, bind the peer port, and start a node.
+
+    ``fatal`` is called, from any greenlet, with one line if the node must stop by itself. Raises
+    StorageError or TransportError; then nothing is left open.
+    """
+    directory = DataDirectory.open(settings.directory, settings.node_id)
+    try:
+        node = _build(settings, directory, fatal, version)
+    except BaseException:
+        directory.close()
+        raise
+    node.start()
+    return node
+
+
+def _build(
+    settings: Settings, directory: DataDirectory, fatal: Callable[[str], None], version: str
+) -> Node:
+    itself = Member(
+        settings.node_id,
+        settings.address,
+        settings.http_address,
+        directory.identity.incarnation,
+    )
+    if directory.is_new and not settings.peers:
+        _bootstrap(directory, itself)
+    machine = StateMachine(directory.state)
+    raft = Raft(
+        settings.node_id,
+        directory.log,
+        _options(settings),
+        random.Random(secrets.randbits(64)),  # noqa: S311 - spreads timeouts, guards nothing
+        applied_index=machine.applied_index,
+    )
+    handler = Listener()
+    transport = Transport(
+        LocalMember(settings.node_id, itself.incarnation, directory.identity.cluster_id),
+        join_address(settings.host, settings.port),
+        handler,
+        TransportOptions(silence_timeout_ms=settings.election_timeout_ms),
+    )
+    parts = Parts(
+        directory=directory,
+        raft=raft,
+        machine=machine,
+        transport=transport,
+        itself=itself,
+        origin=secrets.randbits(64),
+        peers=settings.peers,
+        tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
+        election_timeout_seconds=settings.election_timeout_ms / 1000,
+        version=version,
+    )
+    node = Node(parts, fatal)
+    handler.serve(node)
+    transport.start()
+    return node
+
+
+def _bootstrap(directory: DataDirectory, itself: Member) -> None:
+    """Found a cluster of one."""
+    cluster_id = uuid.uuid4().hex
+    configuration = Configuration(members={itself.id: itself}, voters=frozenset({itself.id}))
+    directory.bootstrap(cluster_id, configuration)
+    _log.info("founded cluster %s with %s as its only member", cluster_id, itself.id)
+
+
+def _options(settings: Settings) -> Options:
+    election_timeout_ticks = max(
+        2, settings.election_timeout_ms * TICKS_PER_HEARTBEAT // settings.heartbeat_ms
+    )
+    return Options(
+        election_timeout_ticks=election_timeout_ticks,
+        heartbeat_ticks=TICKS_PER_HEARTBEAT,
+        lease_ticks=max(1, int(election_timeout_ticks * LEASE_SHARE)),
+    )

@@ -1,0 +1,106 @@
+"""Clients that write all the time, and remember what they were told."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import threading
+import time
+from dataclasses import dataclass, field
+
+from tests.cluster.processes import Cluster, NodeProcess
+
+
+@dataclass
+class Record:
+    """What one client saw. Keys are its own, so each is written once."""
+
+    acknowledged: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    refused: int = 0
+    acknowledged_at: list[tuple[float, str]] = field(default_factory=list)  # time, node id
+
+
+class Writers:
+    """Threads that write fresh keys through all nodes, one request at a time each."""
+
+    def __init__(self, cluster: Cluster, count: int, run: str) -> None:
+        self._cluster = cluster
+        self._run = run
+        self._stop = threading.Event()
+        self.records = [Record() for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._write, args=(number,), daemon=True)
+            for number in range(count)
+        ]
+
+    def __enter__(self) -> Writers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    @property
+    def acknowledged(self) -> list[str]:
+        """All keys whose write was answered 200."""
+        return [key for record in self.records for key in record.acknowledged]
+
+    def acknowledged_after(self, moment: float, not_by: str) -> float | None:
+        """When a write was first answered after ``moment``, by another node."""
+        times = [
+            at
+            for record in self.records
+            for at, node_id in record.acknowledged_at[-2000:]
+            if at > moment and node_id != not_by
+        ]
+        return min(times, default=None)
+
+    def _write(self, number: int) -> None:
+        record = self.records[number]
+        nodes = self._cluster.nodes
+        connection: http.client.HTTPConnection | None = None
+        node = nodes[number % len(nodes)]
+        for sequence in itertools.count():
+            if self._stop.is_set():
+                break
+            key = f"{self._run}/{number}/{sequence}"
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection(
+                        "127.0.0.1", node.http_port, timeout=8
+                    )
+                connection.request("PUT", f"/kv/{key}", key.encode())
+                response = connection.getresponse()
+                body = response.read()
+            except (OSError, http.client.HTTPException):
+                record.unknown.append(key)
+                connection = None
+                node = nodes[(nodes.index(node) + 1) % len(nodes)]
+                self._stop.wait(0.02)  # nobody listens there: do not spin
+                continue
+            if response.status == 200:
+                record.acknowledged.append(key)
+                record.acknowledged_at.append((time.monotonic(), node.node_id))
+            elif b"commit_unknown" in body:
+                record.unknown.append(key)
+            else:
+                record.refused += 1
+
+
+def missing(node: NodeProcess, keys: list[str]) -> list[str]:
+    """Those of the keys that a linearizable read through this node does not find."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+    lost = []
+    try:
+        for key in keys:
+            connection.request("GET", f"/kv/{key}")
+            response = connection.getresponse()
+            if response.read() != key.encode() or response.status != 200:
+                lost.append(key)
+    finally:
+        connection.close()
+    return lost
