@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 OK, ERROR = 0, 1
 STOP_SECONDS = 10.0
+SECOND_CTRL_C_SECONDS = 0.3
 POLL_SECONDS = 0.1
 SLOW_START_SECONDS = 15.0
 
+_STOPPERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95")
 
 
@@ -168,6 +170,7 @@ class Supervisor:
     _colour: bool = False
     _started: float = field(default_factory=time.monotonic)
     _ready: bool = False
+    _stopped_at: float = 0.0
     _stop_by: float | None = None
     _failed: bool = False
 
@@ -175,11 +178,8 @@ class Supervisor:
         """Start, supervise, stop; return the exit code."""
         self._colour = sys.stdout.isatty() and wants_colour(os.environ)
         self._printer = Printer(sys.stdout.buffer, lambda: self._events.put(_OutputBroken()))
-        stoppers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {
-            number: signal.signal(number, lambda number, _: self._events.put(_Told(number)))
-            for number in stoppers
-        }
+        for number in _STOPPERS:
+            signal.signal(number, lambda number, _: self._events.put(_Told(number)))
         self._events.listen_to_signals()
         try:
             self._start()
@@ -188,8 +188,8 @@ class Supervisor:
         finally:
             for child in self._children:
                 child.kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in _STOPPERS:
+                signal.signal(number, signal.SIG_IGN)  # all that is left to do is to end
             self._events.close()
             for child in self._children:
                 child.finish_output(1.0)
@@ -220,7 +220,7 @@ class Supervisor:
         match event:
             case _Told() | _OutputBroken() if self._stop_by is None:
                 self._stop("stopping; Ctrl-C once more kills")
-            case _Told():
+            case _Told(signal.SIGINT) if self._is_second_thought():
                 self._kill("killed")
             case None:
                 self._kill(f"killed what had not stopped after {STOP_SECONDS:.0f} s")
@@ -234,9 +234,14 @@ class Supervisor:
 
     def _stop(self, why: str) -> None:
         self._say(why)
-        self._stop_by = time.monotonic() + STOP_SECONDS
+        self._stopped_at = time.monotonic()
+        self._stop_by = self._stopped_at + STOP_SECONDS
         for child in self._children:
             child.stop()
+
+    def _is_second_thought(self) -> bool:
+        """Whether a person pressed Ctrl-C again. Wrappers like timeout(1) send a signal twice."""
+        return time.monotonic() > self._stopped_at + SECOND_CTRL_C_SECONDS
 
     def _kill(self, why: str) -> None:
         if self._running:

@@ -108,7 +108,7 @@ class TextFormatter(logging.Formatter):
         logger = _short_name(record.name)
         extra = "".join(f" {name}={_shown(value)}" for name, value in _extra(record).items())
         line = (
-            f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} {level} {self._node}{logger:<9} "
+            f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} {level} {self._node}{logger:<10} "
             f"{printable(record.getMessage())}{extra}"
         )
         traceback = _traceback(self, record)

@@ -292,6 +292,8 @@ def _itself(status: dict[str, Any]) -> dict[str, Any]:
         "role": status.get("role"),
         "connected": True,
         "match_index": status.get("last_log_index"),
+        "address": status.get("address"),
+        "http_address": status.get("http_address"),
     }
 
 

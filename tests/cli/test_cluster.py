@@ -283,9 +283,21 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
         cluster.until("ready")
         cluster.process.send_signal(signal.SIGINT)
         cluster.until("node2 stops")
-        cluster.process.send_signal(signal.SIGINT)
+        cluster.process.send_signal(signal.SIGINT)  # in vain, if it comes too soon
+        while cluster.process.poll() is None:
+            cluster.process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
         assert cluster.end() == 1
         cluster.until("anchor: killed")
+
+
+def test_a_signal_sent_twice_by_a_wrapper_is_one_stop(tmp_path: Path) -> None:
+    """timeout(1) and process managers signal the process and then its group."""
+    with Supervised(tmp_path, size=2) as cluster:
+        cluster.until("ready")
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            cluster.process.send_signal(number)
+        assert cluster.end() == 0
 
 
 def test_a_child_that_fails_while_stopping_is_told(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_terminal_gets_one_readable_line() -> None:
     stream = Terminal()
     logs.configure("node1", stream=stream, environ={"NO_COLOR": "1"})
     logging.getLogger("anchor.raft").info("became leader of term %d", 3)
-    pattern = r"\d\d:\d\d:\d\d\.\d{3} INFO  node1 raft      became leader of term 3\n"
+    pattern = r"\d\d:\d\d:\d\d\.\d{3} INFO  node1 raft       became leader of term 3\n"
     assert re.fullmatch(pattern, stream.getvalue())
 
 
