@@ -19,11 +19,15 @@ import gevent
 from anchor.node.digests import Digests
 from anchor.node.errors import MembershipError, NodeError, NoLeader, RequestTimeout
 from anchor.raft import (
+    ChangeInProgress,
     Configuration,
+    InvalidConfiguration,
     Member,
     NotLeader,
+    NotReady,
     Refused,
     Role,
+    TransferInProgress,
 )
 from anchor.transport import (
     Identification,
