@@ -67,7 +67,9 @@ def _carry_out(plan: Plan) -> int:
 
 def run_node(plan: RunNode) -> int:
     """Serve one node until told to stop."""
-    from anchor import logs  # noqa: PLC0415 - holds locks, so comes after the patch
+    import logging  # noqa: PLC0415 - a verb does without
+
+    from anchor import logs  # noqa: PLC0415 - the same
 
     settings = plan.settings
     # gRPC's C core logs by itself, in its own format, straight to stderr.
@@ -77,6 +79,13 @@ def run_node(plan: RunNode) -> int:
     startup.check_directory(settings.directory)
     startup.check_port_free(settings.host, settings.port, "--port")
     listener = startup.listen(settings.host, settings.http_port, "--http-port")
+    logging.getLogger("anchor.cli").info(
+        "starts: anchor %s, clients at http://%s, nodes at %s, data in %s",
+        VERSION,
+        settings.http_address,
+        settings.address,
+        settings.directory,
+    )
     from anchor.api import server  # noqa: PLC0415 - heavy, and only for a node
     from anchor.api.limits import Limits  # noqa: PLC0415 - the same
 
@@ -89,9 +98,7 @@ def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Calla
 
     def start_node() -> Node:
         # gRPC's threads must be told of gevent, and before any of its objects exists.
-        from grpc.experimental import (  # type: ignore[attr-defined]  # noqa: PLC0415 - no stub
-            gevent as grpc_gevent,
-        )
+        import grpc.experimental.gevent as grpc_gevent  # noqa: PLC0415 - after the patch
 
         grpc_gevent.init_gevent()
         from anchor.node import open_node  # noqa: PLC0415 - it imports gRPC and RocksDB
