@@ -7,8 +7,9 @@ said is judged by the core. This page is the manual of its caller, *the node*.
 In order
 ========
 
-1. Monkey-patch, then ``grpc.experimental.gevent.init_gevent()``, then build this. (Without gevent
-   it works too, on threads; then the handler is called from many threads at once.)
+1. Monkey-patch, then ``use_gevent()``, then build this. (Without gevent it works too, on threads;
+   then the handler is called from many threads at once.) Import this package before ``grpc``: it
+   sets what gRPC's library reads from the environment.
 2. ``Transport(local, bind_address, handler, options)`` opens nothing. ``start()`` binds and serves,
    or raises :class:`PortInUse` / :class:`BindFailed`, whose text is the line for the operator.
 3. ``set_cluster_id`` as soon as it is known: until then every member's message is refused.
@@ -85,10 +86,12 @@ from __future__ import annotations
 
 import os
 
-# gRPC writes lines of its own to stderr, e.g. for each connection that ends, unless told before
-# its library is loaded not to.
+# Read by gRPC's library when it is loaded: no lines of its own on stderr, e.g. for each connection
+# that ends; no threads started anew in a forked child that is about to become another program.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from anchor.transport.channel import use_gevent
 from anchor.transport.errors import (
     BindFailed,
     CallRefused,
@@ -133,4 +136,5 @@ __all__ = [
     "TransportHandler",
     "TransportOptions",
     "Unreachable",
+    "use_gevent",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.experimental.gevent
 
 from anchor.transport.errors import CallRefused, CallTimeout, TransportError, Unreachable
 
@@ -26,6 +27,11 @@ REMOVE = f"/{PEER}/Remove"
 IDENTIFY = f"/{PEER}/Identify"
 COMPARE_DIGEST = f"/{PEER}/CompareDigest"
 FORWARD_STREAM = f"/{FORWARD}/Forward"
+
+
+def use_gevent() -> None:
+    """Let gRPC wait in greenlets: after monkey-patching, before any Transport is made."""
+    grpc.experimental.gevent.init_gevent()
 
 
 def message_options(max_message_bytes: int) -> list[tuple[str, int]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from anchor.raft.configuration import Member
 from anchor.raft.entry import Entry, EntryKind
@@ -32,6 +31,9 @@ from anchor.transport import (
     Transport,
     TransportOptions,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 CLUSTER = "cluster-of-tests"
 PATIENCE_SECONDS = 10.0
@@ -100,6 +102,8 @@ class FakeNode:
         self.answers_appends = True
         self.answers_votes = True
         self.finds_nonsense = False
+        self.before_hearing: Callable[[], object] = lambda: None
+        self.before_join: Callable[[], object] = lambda: None
         self._changed = threading.Condition()
 
     def until(self, what: Callable[[], M], patience_seconds: float = PATIENCE_SECONDS) -> M:
@@ -122,6 +126,8 @@ class FakeNode:
         return [message for message in self.heard if isinstance(message, kind)]
 
     def on_message(self, message: Message) -> None:
+        """Note it, and answer it as a willing follower would."""
+        self.before_hearing()
         if self.finds_nonsense:
             raise InvalidMessage("nonsense, says the core")
         self._note(self.heard, message)
@@ -138,9 +144,11 @@ class FakeNode:
             self.transport.send([granted])
 
     def on_disconnected(self, member_id: str) -> None:
+        """Note it."""
         self._note(self.disconnected, member_id)
 
     def on_forward(self, request: ForwardRequest, reply: Callable[[ForwardResponse], None]) -> None:
+        """Answer read questions with 70 and their number, and refuse what asks for it."""
         self._note(self.asked, request)
         if request.read_index:
             reply(ForwardResponse(request.number, term=3, read_index=70 + request.number))
@@ -148,26 +156,33 @@ class FakeNode:
             reply(ForwardResponse(request.number, "not_leader", leader_id="somebody", term=3))
 
     def on_forward_response(self, leader_id: str, response: ForwardResponse) -> None:
+        """Note it."""
         assert leader_id
         self._note(self.answers, response)
 
     def on_forward_broken(self, leader_id: str) -> None:
+        """Note it."""
         self._note(self.broken, leader_id)
 
     def on_join(self, request: JoinRequest, timeout_seconds: float) -> JoinResponse:
-        assert timeout_seconds > 0
+        """Let everybody in."""
+        assert 0 < timeout_seconds <= 60
         self._note(self.joins, request)
+        self.before_join()
         return JoinResponse(cluster_id=self.cluster_id, leader_id=self.member_id, promoted=True)
 
     def on_remove(self, request: RemoveRequest, timeout_seconds: float) -> RemoveResponse:
-        assert timeout_seconds > 0
+        """Let nobody go."""
+        assert 0 < timeout_seconds <= 60
         self._note(self.removes, request)
         return RemoveResponse("last_voter", "it is the last voter")
 
     def on_identify(self) -> Identification:
+        """Tell the truth."""
         return Identification(self.member_id, self.incarnation, self.cluster_id, "", "", "test")
 
     def on_compare_digest(self, question: CompareDigest) -> bytes | None:
+        """Know the digest of one index only."""
         return b"digest of 7" if question.applied_index == 7 else None
 
 

@@ -3,6 +3,8 @@
 Monkey-patching cannot be undone, so it happens in a process of its own.
 """
 
+# ruff: noqa: E402 - patching comes first, or it is too late
+
 from __future__ import annotations
 
 from gevent import monkey
@@ -11,9 +13,10 @@ monkey.patch_all()
 
 import sys
 
-import grpc.experimental.gevent
 import pytest
 
+from anchor.transport import use_gevent
+
 if __name__ == "__main__":
-    grpc.experimental.gevent.init_gevent()
+    use_gevent()
     sys.exit(pytest.main(sys.argv[1:]))

@@ -3,6 +3,8 @@
 Runs on gevent like a real node. Prints its port, then serves until its stdin ends.
 """
 
+# ruff: noqa: E402 - patching comes first, or it is too late
+
 from __future__ import annotations
 
 from gevent import monkey
@@ -12,10 +14,9 @@ monkey.patch_all()
 import sys
 
 import gevent
-import grpc.experimental.gevent
 
 from anchor.raft.configuration import Member
-from anchor.transport import LocalMember, Transport
+from anchor.transport import LocalMember, Transport, use_gevent
 from tests.transport.harness import CLUSTER, OPTIONS, FakeNode, incarnation_of
 
 
@@ -35,5 +36,5 @@ def main(member_id: str, port: int, *others: str) -> None:
 
 
 if __name__ == "__main__":
-    grpc.experimental.gevent.init_gevent()
+    use_gevent()
     main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

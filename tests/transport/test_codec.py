@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,9 @@ from anchor.raft.messages import (
 )
 from anchor.transport import codec, raft_pb2
 from anchor.transport.codec import Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADER = codec.header("c", "a", 2**64 - 1, "b", 7)
 TERM = st.integers(1, 2**63 - 1)
@@ -56,27 +60,31 @@ def test_an_append_survives_the_wire(message: AppendEntries) -> None:
     assert header == HEADER
 
 
-@given(TERM, st.booleans(), INDEX, INDEX, INDEX, INDEX, ANY, ANY)
-def test_an_append_response_survives_the_wire(
-    term: int, success: bool, match: int, rejected: int, index: int, of_term: int, a: int, b: int
-) -> None:
+BOOLEAN = st.booleans()
+
+
+@given(
+    st.builds(
+        AppendEntriesResponse,
+        *[TERM, st.just("a"), st.just("b"), BOOLEAN, INDEX, INDEX, INDEX, INDEX, ANY, ANY],
+    )
+)
+def test_an_append_response_survives_the_wire(message: AppendEntriesResponse) -> None:
     """Decode gives back what was encoded."""
-    message = AppendEntriesResponse(term, "a", "b", success, match, rejected, index, of_term, a, b)
     wire = codec.encode_append_response(HEADER, message)
     assert codec.decode_append_response(wire) == (HEADER, message)
 
 
-@given(TERM, INDEX, INDEX, st.booleans(), st.booleans())
-def test_votes_survive_the_wire(
-    term: int, index: int, of_term: int, one: bool, other: bool
-) -> None:
-    """Decode gives back what was encoded, question and answer."""
-    vote = RequestVote(term, "a", "b", index, of_term, one, other)
+@given(
+    st.builds(RequestVote, *[TERM, st.just("a"), st.just("b"), INDEX, INDEX, BOOLEAN, BOOLEAN]),
+    st.builds(RequestVoteResponse, *[TERM, st.just("a"), st.just("b"), BOOLEAN, BOOLEAN]),
+)
+def test_votes_survive_the_wire(vote: RequestVote, answer: RequestVoteResponse) -> None:
+    """Decode gives back what was encoded, question, answer and handover."""
     assert codec.decode_vote(codec.encode_vote(HEADER, vote)) == (HEADER, vote)
-    answer = RequestVoteResponse(term, "a", "b", one, other)
     wire = codec.encode_vote_response(HEADER, answer)
     assert codec.decode_vote_response(wire) == (HEADER, answer)
-    handover = TimeoutNow(term, "a", "b")
+    handover = TimeoutNow(vote.term, "a", "b")
     wire = codec.encode_timeout_now(HEADER, handover)
     assert codec.decode_timeout_now(wire) == (HEADER, handover)
 
@@ -143,10 +151,8 @@ def test_any_bytes_are_a_message_or_malformed(
     decode: Callable[[bytes], object], wire: bytes
 ) -> None:
     """No bytes whatever make a decoder fail in another way."""
-    try:
+    with contextlib.suppress(Malformed):
         decode(wire)
-    except Malformed as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize("term", [0, 2**63, 2**64 - 1])

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from anchor.raft.messages import AppendEntriesResponse
 from anchor.transport import CallTimeout, JoinRequest, TransportOptions
 from tests.transport.harness import OPTIONS, FakeNode, Net, append, net_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SILENCE_SECONDS = OPTIONS.silence_timeout_ms / 1000
 
@@ -202,8 +205,7 @@ def test_a_queue_for_a_member_that_does_not_read_is_bounded() -> None:
     with net_of("a", "b", options=options) as net:
         a, b = net.nodes["a"], net.nodes["b"]
         reading = threading.Event()
-        original = b.on_message
-        b.on_message = lambda m: (reading.wait(10), original(m))[1]  # type: ignore[method-assign,func-returns-value]
+        b.before_hearing = lambda: reading.wait(10)
         for session in range(1, 3000):
             a.transport.send([append("a", "b", 0, (b"x" * 20_000,), session=session)])
         assert len(a.transport._peers["b"]._outbox) <= 16

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
+from anchor.raft.configuration import Member
 from anchor.raft.entry import Entry, EntryKind
-from anchor.raft.messages import AppendEntries, RequestVote, TimeoutNow
+from anchor.raft.messages import RequestVote, TimeoutNow
 from anchor.transport import JoinRequest, TransportOptions, codec, raft_pb2
 from anchor.transport import channel as channels
 from anchor.transport.channel import CallFailed, Channel, Stream
 from anchor.transport.outbox import Outbox
 from tests.transport.harness import CLUSTER, FakeNode, append, incarnation_of, net_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 A, B = incarnation_of("a"), incarnation_of("b")
 HEADER = codec.header(CLUSTER, "a", A, "b", B)
@@ -36,7 +40,7 @@ class Caller:
         outbox: Outbox[bytes] = Outbox(1000, 1 << 30)
         for wire in wires:
             outbox.put(wire)
-        return self.channel.stream(path, iter(outbox.take, None)), outbox  # type: ignore[arg-type]
+        return self.channel.stream(path, iter(outbox.take, None)), outbox
 
     def status_of(self, path: str, *wires: bytes) -> grpc.StatusCode:
         """How a stream that says this ends."""
@@ -217,8 +221,6 @@ def test_a_member_that_was_replaced_is_cut_off_within_its_stream() -> None:
         stream, outbox = it.caller.open(channels.APPEND_ENTRIES, encoded())
         answers = iter(stream)
         assert next(answers)
-        from anchor.raft.configuration import Member
-
         it.b.transport.set_members([Member("a", "127.0.0.1:1", "", A + 1)])
         outbox.put(encoded())
         with pytest.raises(CallFailed, match="made anew"):
@@ -305,7 +307,7 @@ def test_streams_that_say_nothing_are_few_and_end_soon() -> None:
 def test_strangers_share_few_streams() -> None:
     """Whoever names our incarnation may speak, but only so many strangers at once."""
     with scene() as it:
-        refused = 0
+        refused: list[grpc.StatusCode] = []
         streams = []
         for number in range(20):
             header = codec.header(CLUSTER, f"z{number}", 5, "b", B)
@@ -315,9 +317,8 @@ def test_strangers_share_few_streams() -> None:
             try:
                 next(iter(stream))
             except CallFailed as error:
-                assert error.status is grpc.StatusCode.RESOURCE_EXHAUSTED
-                refused += 1
-        assert refused == 4
+                refused.append(error.status)
+        assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
         member, _outbox = it.another().open(channels.APPEND_ENTRIES, encoded())
         assert next(iter(member))
 

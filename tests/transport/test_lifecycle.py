@@ -14,10 +14,10 @@ from anchor.transport import (
     BindFailed,
     CallTimeout,
     JoinRequest,
-    JoinResponse,
     LocalMember,
     PortInUse,
     Transport,
+    TransportError,
 )
 from tests.transport.harness import CLUSTER, FakeNode, append, incarnation_of, net_of
 
@@ -79,18 +79,13 @@ def test_stop_gives_calls_under_way_their_grace_and_no_more() -> None:
         a, b = net.nodes["a"], net.nodes["b"]
         let_go = threading.Event()
 
-        def never(_request: JoinRequest, _timeout_seconds: float) -> JoinResponse:
-            b.joins.append(_request)
-            let_go.wait(10)
-            return JoinResponse()
-
-        b.on_join = never  # type: ignore[method-assign]
-        failures: list[Exception] = []
+        b.before_join = lambda: let_go.wait(10)
+        failures: list[TransportError] = []
 
         def join() -> None:
             try:
                 a.transport.join(net.members["b"].address, JoinRequest("z", "", ""), 20)
-            except Exception as error:
+            except TransportError as error:
                 failures.append(error)
 
         joiner = threading.Thread(target=join)
@@ -110,12 +105,7 @@ def test_a_call_that_takes_too_long_times_out() -> None:
         a, b = net.nodes["a"], net.nodes["b"]
         let_go = threading.Event()
 
-        def slow(_request: JoinRequest, timeout_seconds: float) -> JoinResponse:
-            assert timeout_seconds <= 0.2
-            let_go.wait(10)
-            return JoinResponse()
-
-        b.on_join = slow  # type: ignore[method-assign]
+        b.before_join = lambda: let_go.wait(10)
         started = time.monotonic()
         with pytest.raises(CallTimeout):
             a.transport.join(net.members["b"].address, JoinRequest("z", "", ""), 0.2)
