@@ -145,11 +145,14 @@ class DataDirectory:
         self._resources.callback(mark.close)
         raft_path = self.path / RAFT_DATABASE
         self.identity = inspection.inspect_raft_database(raft_path, node_id, mark.counts)
-        self._database = RaftDatabase(raft_path)
+        with inspection.naming_the_file(raft_path):
+            self._database = RaftDatabase(raft_path)
         self._resources.callback(self._database.close)
         self.generation = self._read_generation()
         self.log = RocksLog(self._database, mark)
-        self.state = RocksState(self._generation_path(self.generation))
+        state_path = self._generation_path(self.generation)
+        with inspection.naming_the_file(state_path):
+            self.state = RocksState(state_path)
         self._resources.callback(self.state.close)
         self._check_state()
 

@@ -6,7 +6,7 @@ ours, is found out before.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from anchor.storage import stable
@@ -18,6 +18,7 @@ from anchor.storage.stable import DIRECTORY_FORMAT, Identity
 from anchor.storage.write_ahead_log import check_write_ahead_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anchor.storage.raft_database import WriteCounts
@@ -30,8 +31,10 @@ def inspect_raft_database(path: Path, node_id: str, synced: WriteCounts) -> Iden
     """
     if not path.is_dir():
         raise CorruptionError(path, "is missing")
-    check_write_ahead_logs(path)
-    with closing(_open_for_reading(path)) as database:
+    with naming_the_file(path):
+        check_write_ahead_logs(path)
+        database = RaftDatabase(path, read_only=True)
+    with closing(database):
         identity = read_identity(database)
         _check_identity(path, identity, node_id)
         for family, found, expected in zip(synced._fields, database.counts, synced, strict=True):
@@ -55,20 +58,24 @@ def holds_nothing(path: Path) -> bool:
         return database.last_entry_index() is None and database.get(stable.HARD_STATE) is None
 
 
-def _open_for_reading(path: Path) -> RaftDatabase:
+@contextmanager
+def naming_the_file(database: Path) -> Iterator[None]:
+    """Raise a CorruptionError that says which file is damaged, where RocksDB's own does not.
+
+    Blocking, for opening a database. RocksDB names no write-ahead log, and blames the manifest for
+    some damage of tables.
+    """
+    manifest = current_manifest(database)
     try:
-        return RaftDatabase(path, read_only=True)
+        yield
     except CorruptionError as error:
-        name_the_file(error, path)
+        if error.path.suffix == ".sst" or not error.path.is_relative_to(database):
+            raise
+        for path in (manifest, *sorted(database.glob("*.log"))):
+            check_checksums(path)
+        if error.path == manifest and "entry in MANIFEST" not in error.detail:
+            raise CorruptionError(database, f"one of its tables (*.sst): {error.detail}") from None
         raise
-
-
-def name_the_file(error: CorruptionError, database: Path) -> None:
-    """Raise a CorruptionError that says which file, if RocksDB's own does not. Blocking."""
-    if error.path != database:
-        return
-    for path in (current_manifest(database), *sorted(database.glob("*.log"))):
-        check_checksums(path)
 
 
 def read_identity(database: RaftDatabase) -> Identity:

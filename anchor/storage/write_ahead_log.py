@@ -22,7 +22,8 @@ _BATCH_HEADER = struct.Struct("<QI")
 
 def check_write_ahead_logs(database: Path) -> None:
     """Raise CorruptionError if synced writes are certainly missing from the logs. Blocking."""
-    in_tables = last_sequence(current_manifest(database))
+    manifest = current_manifest(database)
+    in_tables = last_sequence(manifest)
     expected: int | None = None
     for path in sorted(database.glob("*.log")):
         for record in records(path):
@@ -30,7 +31,11 @@ def check_write_ahead_logs(database: Path) -> None:
                 raise CorruptionError(path, f"has a record of only {len(record)} bytes")
             first, count = _BATCH_HEADER.unpack_from(record)
             if expected is None and in_tables is not None and first > in_tables + 1:
-                expected = in_tables + 1
+                raise CorruptionError(
+                    path,
+                    f"begins with change {first}, but {manifest.name} ends with {in_tables}: "
+                    "what was between them is missing",
+                )
             if expected is not None and first != expected:
                 raise CorruptionError(
                     path, f"goes on with change {first}, where change {expected} should be"
