@@ -10,7 +10,7 @@ import falcon
 
 from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found, ok
 from anchor.api.bodies import read_body
-from anchor.api.keys import KEY_PREFIX, origin_form
+from anchor.api.keys import HOST, KEY_PREFIX, origin_form
 from anchor.api.kv import KeyValues, value_too_large
 from anchor.api.limits import Limits
 from anchor.api.membership import Join, MembershipChange, Remove
@@ -47,6 +47,7 @@ def create_app(
 class RawRouter:
     """Routes by the target as it was sent: Falcon's own router gets it decoded.
 
+    The server must give it as ``RAW_URI``, as Gunicorn and Falcon's test client do.
     It also knows no unknown methods: any that a resource lacks is answered 405 with Allow.
     """
 
@@ -100,12 +101,15 @@ class AnyMethod(dict[str, Responder]):
 
 
 class HostRequired:
-    """RFC 9112 §3.2: an HTTP/1.1 request without Host is answered 400."""
+    """RFC 9112 §3.2: an HTTP/1.1 request with no Host, or a malformed one, is answered 400."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Look before anything else happens."""
-        if "HTTP_HOST" not in req.env and req.env.get("SERVER_PROTOCOL") == "HTTP/1.1":
+        host = req.env.get("HTTP_HOST")
+        if host is None and req.env.get("SERVER_PROTOCOL") == "HTTP/1.1":
             raise bad_request("the Host header is missing")
+        if host is not None and HOST.fullmatch(host.encode("latin-1")) is None:
+            raise bad_request("the Host header is not a host")
 
 
 class Failures:

@@ -41,6 +41,7 @@ class Connections:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.now = 0.0
+        self._arriving_bytes = 0
         self._open: set[Connection] = set()
 
     def __len__(self) -> int:
@@ -57,6 +58,21 @@ class Connections:
     def any_serving(self) -> bool:
         """Tell whether a request is under way on any of them."""
         return any(connection.serving for connection in self._open)
+
+    def reserve(self, size: int) -> None:
+        """Make room for this much of a body that is on its way in; raises a Problem."""
+        if self._arriving_bytes + size > self.limits.max_arriving_bytes:
+            raise Problem(
+                503,
+                "overloaded",
+                "too much is being sent here at once; nothing was done",
+                retryable=True,
+            )
+        self._arriving_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give the room back."""
+        self._arriving_bytes -= size
 
     def sweep(self, elapsed_seconds: float) -> None:
         """Let time pass, and end the waits whose time is up."""
@@ -145,11 +161,14 @@ class Connection:
 
         RFC 9112 §9.6: close the sending half, read on for a while, then close.
         """
-        self.serving = False
-        if self.expired:
-            return
-        self.allow(LINGER_SECONDS)
-        with contextlib.suppress(OSError, TooSlow):
+        self.serving = self.sending = False
+        until = self.connections.now + LINGER_SECONDS
+        self.deadline = until
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
-            while self.recv(_SMALL_BYTES):
-                pass
+            while self.connections.now < until:
+                if not self.sock.recv(_SMALL_BYTES):
+                    if not self.expired:
+                        return
+                    # The receiving half was shut, so the end does not show: look now and then.
+                    gevent.sleep(SWEEP_SECONDS)

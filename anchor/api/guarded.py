@@ -53,6 +53,7 @@ class GuardedBody:
             + self._read_bytes / self._limits.min_bytes_per_second
         )
         piece = self._read_piece(self._limits.max_value_bytes if size < 0 else size)
+        self._connection.connections.reserve(len(piece))
         self._read_bytes += len(piece)
         self.ended = not piece or self._read_bytes == self._declared
         return piece
@@ -75,6 +76,11 @@ class GuardedBody:
         except Problem:
             return False
         return True
+
+    def release(self) -> None:
+        """Say that what was read is no longer held."""
+        self._connection.connections.release(self._read_bytes)
+        self._read_bytes = 0
 
     def _begin(self) -> None:
         self._began = self._connection.connections.now

@@ -14,6 +14,8 @@ from anchor.api.answers import Problem, bad_request
 
 KEY_PREFIX = b"/kv/"
 
+# RFC 3986 §3.2.2's characters, and a port; not its grammar.
+HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 _ABSOLUTE_FORM = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 

@@ -20,6 +20,8 @@ class Limits:
     max_head_bytes: int = 64 << 10
     max_header_fields: int = 100
     max_connections: int = 10_000
+    # Of all bodies together that are on their way in.
+    max_arriving_bytes: int = 256 << 20
 
     request_timeout: float = 5.0
     membership_timeout: float = 30.0

@@ -6,6 +6,7 @@ refuse and how. Nothing here may accept what that would not.
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from gunicorn_h1c import ParseError
@@ -15,7 +16,7 @@ from gunicorn_h1c import ParseError
 from gunicorn_h1c._parser_fast import IncompleteError, parse_request
 from gunicorn_h1c._parser_fast import ParseError as FastParseError
 
-from anchor.api.keys import KEY_PREFIX
+from anchor.api.keys import HOST, KEY_PREFIX
 
 __all__ = ["IncompleteError", "Plain", "recognise"]
 
@@ -24,6 +25,7 @@ MAX_FIELDS = 64
 MAX_FIELD_BYTES = 4096
 MAX_HEAD_BYTES = 32 << 10
 
+_CLOSES = {b"close": True, b"keep-alive": False}
 _WITH_BODY = frozenset((b"PUT", b"POST"))
 _METHODS = _WITH_BODY | {b"GET", b"HEAD", b"DELETE"}
 
@@ -81,34 +83,31 @@ def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
     fields = _fields(request.headers)
     if fields is None:
         return None
-    length, consistency, close = fields
-    if length > max_body_bytes or (length and method not in _WITH_BODY):
+    length = _body_bytes(fields.get(_LENGTH), method)
+    close = _CLOSES.get(fields.get(_CONNECTION, b"keep-alive").lower())
+    host = fields.get(_HOST)
+    if length > max_body_bytes or close is None or host is None or not HOST.fullmatch(host):
         return None
+    consistency = fields.get(_CONSISTENCY)
     return Plain(method, target, consistency, length, request.consumed, close)
 
 
-def _fields(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[int, bytes | None, bool] | None:
-    """Return body length, consistency and whether to close; None if a field is odd."""
-    seen = 0
-    length = 0
-    consistency = None
-    close = False
+def _fields(headers: tuple[tuple[bytes, bytes], ...]) -> dict[int, bytes] | None:
+    """Return the fields that mean something, by meaning; None if there is an odd one."""
+    found: dict[int, bytes] = {}
     for name, value in headers:
         meaning = _COMMON_SPELLINGS.get(name) or _MEANINGS.get(name.lower())
-        if meaning is None:
-            continue
-        if meaning == _ODD or seen & (1 << meaning):
-            return None
-        seen |= 1 << meaning
-        if meaning == _LENGTH:
-            if not value.isdigit() or len(value) > 10:
+        if meaning is not None:
+            if meaning == _ODD or meaning in found:
                 return None
-            length = int(value)
-        elif meaning == _CONSISTENCY:
-            consistency = value
-        elif meaning == _CONNECTION:
-            option = value.lower()
-            close = option == b"close"
-            if not close and option != b"keep-alive":
-                return None
-    return (length, consistency, close) if seen & (1 << _HOST) else None
+            found[meaning] = value
+    return found
+
+
+def _body_bytes(length: bytes | None, method: bytes) -> int:
+    """Return the length of the body; one beyond all limits if it is not for us to say."""
+    if length is None:
+        return 0
+    if not length.isdigit() or len(length) > 10 or method not in _WITH_BODY:
+        return sys.maxsize
+    return int(length)

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
@@ -121,7 +120,7 @@ def options(listener_fd: int) -> dict[str, Any]:
         "backlog": BACKLOG,
         "workers": 1,
         "worker_class": "anchor.api.worker.NodeWorker",
-        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
         "control_socket_disable": True,  # or two nodes on a host collide
         "preload_app": False,
         "max_requests": 0,

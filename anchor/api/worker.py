@@ -30,7 +30,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
 from anchor.api.answers import Answer, Problem, bad_request, on_the_wire
-from anchor.api.connections import Connection, Connections
+from anchor.api.connections import NEVER, Connection, Connections
 from anchor.api.guarded import GuardedBody
 from anchor.api.keys import KEY_PREFIX
 from anchor.api.plain import MAX_HEAD_BYTES, IncompleteError, Plain, recognise
@@ -117,7 +117,10 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
     def _stop(self) -> None:
         began = time.monotonic()
         self._drain(began + DRAIN_SECONDS)
-        self.app.store.stop(NODE_STOP_SECONDS)
+        try:
+            self.app.store.stop(NODE_STOP_SECONDS)
+        except Exception as error:  # noqa: BLE001 - it is over, one way or the other
+            _log.error("the node did not stop in order: %r", error, exc_info=error)
         self._drain(began + STOP_SECONDS)
 
     def _drain(self, until: float) -> None:
@@ -206,7 +209,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
 
     def _serve_plain(self, connection: Connection, buffer: bytes, plain: Plain) -> bytes | None:
         method, target, consistency, body_bytes, head_bytes, close = plain
-        connection.deadline = float("inf")
+        connection.deadline = NEVER
         end = head_bytes + body_bytes
         if len(buffer) < end:
             buffer = self._await_body(connection, buffer, end)
@@ -223,13 +226,17 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         connection.awaited = "the body"
         began = self.connections.now + self.limits.body_timeout
         gathered = bytearray(buffer)
-        while len(gathered) < end:
-            connection.deadline = began + len(gathered) / self.limits.min_bytes_per_second
-            more = connection.recv(max(RECEIVE_BYTES, end - len(gathered)))
-            if not more:
-                break
-            gathered += more
-        connection.deadline = float("inf")
+        self.connections.reserve(end)
+        try:
+            while len(gathered) < end:
+                connection.deadline = began + len(gathered) / self.limits.min_bytes_per_second
+                more = connection.recv(max(RECEIVE_BYTES, end - len(gathered)))
+                if not more:
+                    break
+                gathered += more
+        finally:
+            self.connections.release(end)
+        connection.deadline = NEVER
         return bytes(gathered)
 
     def _answer(self, connection: Connection, answer: Answer, *, close: bool) -> None:
@@ -251,7 +258,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         except refused.ParseException as error:
             raise what_was_refused(error, buffer) from None
         parser.unreader.sock.head_left = None
-        connection.deadline = float("inf")
+        connection.deadline = NEVER
         body = request.body = GuardedBody(request, connection)
         request.proxy_protocol_info = {}
         try:
@@ -262,7 +269,9 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
             if not body.ended:
                 connection.linger()
             return None
-        connection.deadline = float("inf")
+        finally:
+            body.release()
+        connection.deadline = NEVER
         rest: bytes = parser.unreader.take_buffered()
         return rest
 

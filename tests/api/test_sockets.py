@@ -143,6 +143,8 @@ def test_absolute_targets_are_understood(client: Client) -> None:
         (b"GET /kv/k HTTP/1.1\r\n\r\n", 400),
         (b"GET /status HTTP/1.1\r\n\r\n", 400),
         (b"GET /kv/k HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /kv/k HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /kv/k HTTP/1.1\r\nHost: a/kv\r\n\r\n", 400),
         (b"\0\0\0\0\r\n\r\n", 400),
         (b"GET /kv/k\r\n\r\n", 400),
         (b"GET /kv/\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
@@ -264,7 +266,7 @@ def test_a_body_unasked_for_after_expect_is_not_the_next_request(client: Client)
         request("POST", "/join", "Content-Length: 900"),
     ],
 )
-def test_a_slow_body_runs_out_of_time(client: Client, head: bytes) -> None:
+def test_a_slow_body_runs_out_of_time(server: Server, client: Client, head: bytes) -> None:
     """One byte now and then is not enough: 408, and nothing is stored."""
     client.send(head)
     answers: list[int] = []
@@ -282,8 +284,7 @@ def test_a_slow_body_runs_out_of_time(client: Client, head: bytes) -> None:
         time.sleep(0.05)
     reader.join()
     assert answers[-1] == 408
-    with Client(client.sock.getpeername()[1]) as other:
-        assert other.ask(get("slow")).status == 404
+    assert server.ask(get("slow")).status == 404
 
 
 def test_a_slow_chunked_body_runs_out_of_time(client: Client) -> None:
@@ -361,6 +362,22 @@ def test_too_many_connections_are_turned_away() -> None:
         assert eventually(lambda: server.ask(get("none")).status == 404)
         for client in crowd:
             client.sock.close()
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 600000", "Transfer-Encoding: chunked"])
+def test_bodies_together_have_a_limit(head: str) -> None:
+    """What many clients send at once must fit into memory; those that are let in are served."""
+    with serving(max_arriving_bytes=MIB) as server, server.client() as first:
+        first.send(request("PUT", "/kv/a", "Content-Length: 900000") + b"x" * 500_000)
+        time.sleep(0.2)
+        with server.client() as second:
+            chunk = b"927c0\r\n" if "chunked" in head else b""
+            answer = second.ask(request("PUT", "/kv/b", head) + chunk + b"x" * 500_000)
+            assert (answer.status, answer.problem["code"]) == (503, "overloaded")
+            assert answer.headers["connection"] == "close"
+        assert server.ask(put("c", b"small")).status == 200
+        assert first.ask(b"x" * 400_000).status == 200
+        assert server.ask(put("b", b"x" * 900_000)).status == 200
 
 
 def test_a_failing_request_gives_nothing_away(server: Server) -> None:
