@@ -40,7 +40,8 @@ class ForwardStream:
         self._header = peer.link.header()
         self._outbox: Outbox[bytes] = Outbox(options.max_queued_messages, options.max_queued_bytes)
         self._lock = threading.Lock()
-        self._done = False  # broken or closed: no more callbacks
+        self._done = False  # closed, or broken and said so: no more callbacks
+        self._cut_off = False
         self._call: Stream | None = None
 
     @property
@@ -63,20 +64,16 @@ class ForwardStream:
         """End it without ``on_forward_broken``. Idempotent."""
         self._finish()
 
-    def cut(self) -> None:
-        """End it as broken: the leader is lost."""
-        if self._finish():
-            self._handler.on_forward_broken(self.leader_id)
-
     def run(self) -> None:
         """Read answers until it ends. The whole life of its greenlet."""
-        self._peer.link.on_lost.append(self.cut)
+        on_lost = self._peer.link.on_lost
+        on_lost.append(self._cut)
         try:
             call = self._peer.link.channel().stream(
                 channels.FORWARD_STREAM, _Requests(self._outbox)
             )
             self._call = call
-            if self._done:
+            if self._done or self._cut_off:
                 call.cancel()
             for wire in call:
                 header, response = codec.decode_forward_response(wire)
@@ -86,9 +83,19 @@ class ForwardStream:
         except (CallFailed, Malformed):
             pass  # whatever it was: it is broken, which is said below
         finally:
-            if self.cut in self._peer.link.on_lost:
-                self._peer.link.on_lost.remove(self.cut)
-            self.cut()
+            on_lost.remove(self._cut)
+            if self._finish():
+                self._handler.on_forward_broken(self.leader_id)
+
+    def _cut(self) -> None:
+        """The leader is lost: end the call, which ``run`` then finds broken.
+
+        The caller may be inside the node: the handler is called from ``run`` alone.
+        """
+        self._cut_off = True
+        self._outbox.close(discard=True)
+        if self._call is not None:
+            self._call.cancel()
 
     def _put(self, wire: bytes) -> None:
         if self._done or not self._outbox.offer(wire, len(wire)):

@@ -17,7 +17,7 @@ import grpc
 from anchor.raft.errors import InvalidMessage
 from anchor.transport import channel as channels
 from anchor.transport import codec
-from anchor.transport.admission import Admission, RefusalLog, Rejection
+from anchor.transport.admission import RefusalLog, Rejection
 from anchor.transport.codec import Malformed
 from anchor.transport.errors import BindFailed, PortInUse
 from anchor.transport.inbound import (
@@ -31,8 +31,7 @@ from anchor.transport.inbound import (
 
 if TYPE_CHECKING:
     from anchor.raft.messages import AppendEntriesResponse, RequestVoteResponse
-    from anchor.transport.handler import TransportHandler
-    from anchor.transport.options import TransportOptions
+    from anchor.transport.parts import Parts
 
 _LOGGER = logging.getLogger("anchor.transport")
 _MAX_STRANGERS = 16  # streams that have not said who they are; calls anybody may make
@@ -48,18 +47,17 @@ class Server:
     def __init__(
         self,
         bind_address: str,
-        admission: Admission,
-        handler: TransportHandler,
-        options: TransportOptions,
+        parts: Parts,
         on_spoke: Callable[[str, int], None],
     ) -> None:
         self._bind_address = bind_address
-        self._admission = admission
-        self._handler = handler
-        self._options = options
+        self._admission = parts.admission
+        self._handler = parts.handler
+        self._options = parts.options
+        self._greenlets = parts.greenlets
         self._on_spoke = on_spoke
         self._refusals = RefusalLog()
-        self._ballots = Ballots(handler)
+        self._ballots = Ballots(parts.handler)
         self._lock = threading.Lock()
         self._appends: dict[str, InboundAppends] = {}
         self._forwards: dict[str, InboundForward] = {}
@@ -186,7 +184,7 @@ class Server:
                 if table.get(stream.sender) is stream:
                     del table[stream.sender]
 
-        threading.Thread(target=read, name="transport-reader", daemon=True).start()
+        self._greenlets.spawn("reader", read)
         return stream.responses()
 
     def _adopt(self, table: dict[str, S], stream: S, header: codec.Header) -> None:

@@ -23,6 +23,7 @@ from anchor.transport.channel import CallFailed, Channel
 from anchor.transport.codec import Malformed
 from anchor.transport.errors import CallRefused, Unreachable
 from anchor.transport.forwarding import ForwardStream
+from anchor.transport.greenlets import Greenlets
 from anchor.transport.options import LocalMember, TransportOptions
 from anchor.transport.outbox import Outbox
 from anchor.transport.peer import Peer
@@ -60,12 +61,14 @@ class Transport:
         self._handler = handler
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._admission = Admission(local)
-        self._server = Server(bind_address, self._admission, handler, self._options, self._spoke)
+        self._greenlets = Greenlets()
+        self._server = Server(
+            bind_address, self._admission, handler, self._options, self._greenlets, self._spoke
+        )
         self._peers: dict[str, Peer] = {}
         self._forwards: dict[str, ForwardStream] = {}
         self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
         self._stopped = threading.Event()
-        self._greenlets: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
@@ -75,8 +78,8 @@ class Transport:
     def start(self) -> None:
         """Bind and serve. Raises PortInUse or BindFailed."""
         self._server.start()
-        self._spawn("monitor", self._monitor)
-        self._spawn("dispatcher", self._dispatch)
+        self._greenlets.spawn("monitor", self._monitor)
+        self._greenlets.spawn("dispatcher", self._dispatch)
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """End everything within the grace; calls under way get that long. Idempotent."""
@@ -90,8 +93,7 @@ class Transport:
         for peer in self._peers.values():
             peer.close()
         self._server.stop(grace_seconds)
-        for greenlet in self._greenlets:
-            greenlet.join(max(0.05, until - time.monotonic()))
+        self._greenlets.join(max(0.1, until - time.monotonic()))
 
     # --- who is who --------------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class Transport:
             if member_id not in self._peers and member.address:
                 peer = Peer(member, self._admission, self._handler, self._options, self._rng)
                 self._peers[member_id] = peer
-                self._spawn(f"peer-{member_id}", peer.run)
+                self._greenlets.spawn(f"peer-{member_id}", peer.run)
 
     def connected(self, member_id: str) -> bool:
         """Whether this member was heard of late, by whatever way."""
@@ -189,7 +191,7 @@ class Transport:
             older.close()
         stream = ForwardStream(peer, self._handler, self._options)
         self._forwards[leader_id] = stream
-        self._spawn(f"forward-{leader_id}", stream.run)
+        self._greenlets.spawn(f"forward-{leader_id}", stream.run)
         return stream
 
     # --- calls -------------------------------------------------------------------------------
@@ -236,12 +238,6 @@ class Transport:
             return _ask(channel, path, wire, timeout_seconds)
         finally:
             channel.close()
-
-    def _spawn(self, name: str, run: Callable[[], None]) -> None:
-        self._greenlets = [greenlet for greenlet in self._greenlets if greenlet.is_alive()]
-        greenlet = threading.Thread(target=run, name=f"transport-{name}", daemon=True)
-        self._greenlets.append(greenlet)
-        greenlet.start()
 
 
 def _ask(channel: Channel, path: str, wire: bytes, timeout_seconds: float) -> bytes:

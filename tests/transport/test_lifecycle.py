@@ -67,10 +67,12 @@ def test_stop_leaves_nothing_running(caplog: pytest.LogCaptureFixture) -> None:
         a.until(lambda: len(a.heard) == 4 and a.answers)
         a.transport.set_members([])
     assert not [record for record in caplog.records if record.name.startswith("grpc")]
-    deadline = time.monotonic() + 5
-    while left := [t.name for t in threading.enumerate() if t.name.startswith("transport")]:
-        assert time.monotonic() < deadline, left
-        threading.Event().wait(0.01)
+    for node in net.nodes.values():
+        node.until(lambda n=node: not n.transport._greenlets.running)  # type: ignore[misc]
+    for thread in threading.enumerate():
+        if thread.name.startswith("transport"):  # a worker of gRPC's server, told to end
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_stop_gives_calls_under_way_their_grace_and_no_more() -> None:
