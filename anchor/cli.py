@@ -97,12 +97,10 @@ def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Calla
     """Make the function that the HTTP worker calls, forked and patched, to bring the node up."""
 
     def start_node() -> Node:
-        # gRPC's threads must be told of gevent, and before any of its objects exists.
-        import grpc.experimental.gevent as grpc_gevent  # noqa: PLC0415 - after the patch
-
-        grpc_gevent.init_gevent()
         from anchor.node import open_node  # noqa: PLC0415 - it imports gRPC and RocksDB
+        from anchor.transport import use_gevent  # noqa: PLC0415 - the same
 
+        use_gevent()
         return open_node(settings, fatal, VERSION)
 
     return start_node

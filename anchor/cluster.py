@@ -23,7 +23,7 @@ from anchor import startup
 from anchor.children import Child, Mailbox, Printer, describe_exit
 from anchor.client import Client, ClientError
 from anchor.logs import wants_colour
-from anchor.options import NODE_OPTIONS, SUPERVISED_VARIABLE
+from anchor.options import SUPERVISED_VARIABLE
 from anchor.startup import StartError
 from anchor.usage import program_name
 
@@ -65,11 +65,12 @@ def _check(plan: RunCluster) -> None:
             flag = "--port" if port == node.port else "--http-port"
             _gather(wrong, startup.check_port_free, node.host, port, flag)
     _gather(wrong, startup.check_directory, plan.directory)
-    extra = plan.directory / f"node{len(plan.nodes) + 1}"
-    if extra.is_dir():
+    size = len(plan.nodes)
+    extra = [n for n in range(size + 1, 10) if (plan.directory / f"node{n}").is_dir()]
+    if extra:
         wrong.append(
-            f"--cluster {len(plan.nodes)}: {plan.directory} holds the data of more nodes, "
-            f"{extra.name} for one. Give a larger --cluster, or another --dir."
+            f"--cluster {size}: {plan.directory} holds the data of node{extra[-1]} too. "
+            f"Give --cluster {extra[-1]}, or another --dir."
         )
     if wrong:
         raise StartError(*wrong)
@@ -179,6 +180,8 @@ class Supervisor:
         self._colour = sys.stdout.isatty() and wants_colour(os.environ)
         self._printer = Printer(sys.stdout.buffer, lambda: self._events.put(_OutputBroken()))
         for number in _STOPPERS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started to outlive its terminal (nohup)
             signal.signal(number, lambda number, _: self._events.put(_Told(number)))
         self._events.listen_to_signals()
         try:
@@ -301,7 +304,7 @@ class Supervisor:
             f"  curl -X POST http://{first}/kv/mykey -d 'myvalue'",
             f"  curl http://{last}/kv/mykey",
             f"  {program} status --endpoints {endpoints}",
-            f"anchor: Ctrl-C stops them, and the same command goes on with {self.plan.directory}.",
+            f"anchor: Ctrl-C stops them, the same command goes on with {self.plan.directory}/.",
         ):
             self._printer.line(line.encode(errors="backslashreplace"))
 
@@ -328,8 +331,7 @@ class Supervisor:
 
 def _environment_for_children(environ: Mapping[str, str], *, colour: bool) -> dict[str, str]:
     """All but our own variables: the flags say it all, and ANCHOR_CLUSTER would contradict."""
-    ours = {option.variable for option in NODE_OPTIONS}
-    kept = {name: value for name, value in environ.items() if name not in ours}
+    kept = {name: value for name, value in environ.items() if not name.startswith("ANCHOR_")}
     return {**kept, SUPERVISED_VARIABLE: "colour" if colour else "plain"}
 
 

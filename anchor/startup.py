@@ -80,13 +80,28 @@ def check_directory(directory: Path) -> None:
     shown = printable(str(directory))
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.write_bytes(b"anchor")
-        probe.unlink()
+        write_nameless_file(directory)
     except FileExistsError:
         raise StartError(f"--dir {shown}: is not a directory. Give another --dir.") from None
     except OSError as error:
         raise StartError(f"--dir {shown}: {_why_unwritable(error)}") from None
+
+
+def write_nameless_file(directory: Path) -> None:
+    """Write a few bytes that leave no trace; where that cannot be done, look at the rights."""
+    try:
+        file = os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except (AttributeError, OSError) as error:
+        # Not this system, or not this file system: the other reasons come back below.
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+            raise
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "", str(directory)) from None
+        return
+    try:
+        os.write(file, b"anchor")
+    finally:
+        os.close(file)
 
 
 def _why_unwritable(error: OSError) -> str:

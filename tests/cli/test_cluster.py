@@ -381,8 +381,8 @@ def test_all_that_stands_against_a_start_is_told_at_once(tmp_path: Path, taken: 
             "Stop what listens there, or give another --port."
         ),
         (
-            f"anchor: --cluster 2: {tmp_path} holds the data of more nodes, node3 for one. "
-            "Give a larger --cluster, or another --dir."
+            f"anchor: --cluster 2: {tmp_path} holds the data of node3 too. "
+            "Give --cluster 3, or another --dir."
         ),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["node3"]

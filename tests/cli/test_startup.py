@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from anchor import startup
 from anchor.startup import StartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0", "::"])  # noqa: S104
@@ -105,14 +108,32 @@ def test_a_directory_that_cannot_be_written_says_why(
 ) -> None:
     """One line, with the path."""
 
-    def fail(path: Path, _: bytes) -> int:
-        raise OSError(number, os.strerror(number), str(path))
+    def fail(directory: Path) -> None:
+        raise OSError(number, os.strerror(number), str(directory))
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(startup, "write_nameless_file", fail)
     with pytest.raises(StartError, match=said) as failure:
         startup.check_directory(tmp_path)
     (line,) = failure.value.lines
     assert line.startswith(f"--dir {tmp_path}: ")
+
+
+def test_a_file_system_without_nameless_files_is_judged_by_its_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have none; a full disk is told all the same."""
+    reasons = iter([errno.EOPNOTSUPP, errno.EOPNOTSUPP, errno.ENOSPC])
+
+    def fail(*_: object) -> int:
+        raise OSError(next(reasons), "x")
+
+    monkeypatch.setattr(os, "open", fail)
+    startup.check_directory(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StartError, match="permission denied"):
+        startup.check_directory(tmp_path)
+    with pytest.raises(StartError, match="the disk is full"):
+        startup.check_directory(tmp_path)
 
 
 def test_a_clock_that_stands_still_is_refused() -> None:
