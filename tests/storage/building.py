@@ -1,0 +1,62 @@
+"""Short ways to entries, configurations and directories."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from anchor.raft import Configuration, Entry, EntryKind, Member, SnapshotMetadata
+from anchor.storage import DataDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NODE_ID = "node1"
+
+
+def configuration(*voters: str) -> Configuration:
+    """Make a configuration of these voters."""
+    names = voters or (NODE_ID,)
+    return Configuration(members={name: Member(name) for name in names}, voters=frozenset(names))
+
+
+def entry(index: int, term: int = 1, kind: EntryKind = EntryKind.COMMAND) -> Entry:
+    """Make an entry whose payload depends on its place and term."""
+    if kind is EntryKind.CONFIGURATION:
+        return Entry(index, term, kind, configuration(f"n{index}").encode())
+    return Entry(index, term, kind, random.Random(index * 1000 + term).randbytes(30))
+
+
+def entries(low: int, high: int, term: int = 1) -> list[Entry]:
+    """Make the entries from ``low`` to ``high``."""
+    return [entry(index, term) for index in range(low, high + 1)]
+
+
+def snapshot(index: int, term: int = 1) -> SnapshotMetadata:
+    """Make what a snapshot up to there stands for."""
+    return SnapshotMetadata(index, term, configuration(), min(index, 1))
+
+
+@contextmanager
+def opened(path: Path, node_id: str = NODE_ID) -> Iterator[DataDirectory]:
+    """Open a directory, and close it."""
+    directory = DataDirectory.open(path, node_id, rng=random.Random(1))
+    try:
+        yield directory
+    finally:
+        directory.close()
+
+
+@contextmanager
+def as_after_a_crash(path: Path, copy: Path) -> Iterator[DataDirectory]:
+    """Open a directory; afterwards ``copy`` is what a crash at that moment would leave.
+
+    Of a killed process, that is: what it wrote is in its files, what it would have written at its
+    end is not.
+    """
+    with opened(path) as directory:
+        yield directory
+        shutil.copytree(path, copy)
