@@ -323,11 +323,15 @@ class Node:
         was, self._leader_seen = self._leader_seen, seen
         if raft.role is Role.LEADER:
             _log.info("became leader of term %d", raft.term)
+        elif raft.role is Role.PRE_CANDIDATE:
+            _log.info("heard no leader; asks whether it would be elected in term %d", raft.term + 1)
+        elif raft.role is Role.CANDIDATE:
+            asked = was[2] is Role.FOLLOWER and was[1] is not None
+            why = f"{was[1]} hands over" if asked else "a majority would elect it"
+            _log.info("asks for votes in term %d: %s", raft.term, why)
         elif was[2] is Role.LEADER:
-            _log.info("stepped down; term %d, leader %s", raft.term, raft.leader_id or "unknown")
-        elif raft.role in {Role.PRE_CANDIDATE, Role.CANDIDATE} and raft.role is not was[2]:
-            _log.info("%s for term %d: heard no leader", raft.role.value, raft.term)
-        elif raft.leader_id is not None and raft.leader_id != was[1]:
+            _log.info("leads no more; term %d", raft.term)
+        elif raft.leader_id is not None and (raft.term, raft.leader_id) != was[:2]:
             _log.info("follows %s in term %d", raft.leader_id, raft.term)
 
     def install(self, request: InstallSnapshot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import statistics
 import sys
@@ -18,12 +19,13 @@ SAMPLE = 500  # keys of earlier rounds that are looked at again
 
 
 def kill_leader_once(cluster: Cluster, run: str) -> tuple[float, list[str]]:
-    """Kill the leader while clients write. Returns how long no other node answered, and the keys."""
+    """Kill the leader under load. Returns how long nobody answered, and the keys written."""
     leader = cluster.leader()
     with Writers(cluster, 6, run) as writers:
-        eventually("every client has been answered", lambda: all(
-            len(record.acknowledged) > 20 for record in writers.records
-        ))
+        eventually(
+            "every client has been answered",
+            lambda: all(len(record.acknowledged) > 20 for record in writers.records),
+        )
         killed_at = time.monotonic()
         leader.kill()
         first = eventually(
@@ -47,7 +49,7 @@ def _after_gap(writers: Writers, killed_at: float) -> float | None:
     )
     if not times or time.monotonic() - killed_at < 0.5:
         return None
-    gaps = [(b - a, b) for a, b in zip(times, times[1:], strict=False)]
+    gaps = [(b - a, b) for a, b in itertools.pairwise(times)]
     longest, end = max(gaps, default=(0.0, 0.0))
     return end if longest > 0.2 and times[-1] > end else None
 
@@ -55,9 +57,10 @@ def _after_gap(writers: Writers, killed_at: float) -> float | None:
 def kill_all_once(cluster: Cluster, run: str) -> list[str]:
     """Kill every node at once while clients write, and start them again."""
     with Writers(cluster, 6, run) as writers:
-        eventually("every client has been answered", lambda: all(
-            len(record.acknowledged) > 20 for record in writers.records
-        ))
+        eventually(
+            "every client has been answered",
+            lambda: all(len(record.acknowledged) > 20 for record in writers.records),
+        )
         cluster.kill_all()
     for node in cluster.nodes:
         node.start()
@@ -71,7 +74,9 @@ def check(cluster: Cluster, fresh: list[str], earlier: list[str], chance: random
     sample = fresh + chance.sample(earlier, min(SAMPLE, len(earlier)))
     for node in cluster.nodes:
         lost = missing(node, sample)
-        assert not lost, f"{len(lost)} acknowledged writes are missing on {node.node_id}: {lost[:5]}"
+        assert not lost, (
+            f"{len(lost)} acknowledged writes are missing on {node.node_id}: {lost[:5]}"
+        )
 
 
 def main() -> int:

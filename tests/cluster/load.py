@@ -7,8 +7,10 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
-from tests.cluster.processes import Cluster, NodeProcess
+if TYPE_CHECKING:
+    from tests.cluster.processes import Cluster, NodeProcess
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Writers:
             for number in range(count)
         ]
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -70,14 +72,14 @@ class Writers:
             key = f"{self._run}/{number}/{sequence}"
             try:
                 if connection is None:
-                    connection = http.client.HTTPConnection(
-                        "127.0.0.1", node.http_port, timeout=8
-                    )
+                    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=8)
                 connection.request("PUT", f"/kv/{key}", key.encode())
                 response = connection.getresponse()
                 body = response.read()
             except (OSError, http.client.HTTPException):
                 record.unknown.append(key)
+                if connection is not None:
+                    connection.close()
                 connection = None
                 node = nodes[(nodes.index(node) + 1) % len(nodes)]
                 self._stop.wait(0.02)  # nobody listens there: do not spin
@@ -89,6 +91,8 @@ class Writers:
                 record.unknown.append(key)
             else:
                 record.refused += 1
+        if connection is not None:
+            connection.close()
 
 
 def missing(node: NodeProcess, keys: list[str]) -> list[str]:

@@ -13,10 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ class NodeProcess:
             )
 
     def kill(self) -> None:
-        """kill -9, as the power would."""
+        """Kill -9, as the power would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
@@ -201,7 +203,7 @@ class Cluster:
         )
 
     def kill_all(self) -> None:
-        """kill -9 whatever runs."""
+        """Kill -9 whatever runs."""
         for node in self.nodes:
             if node.process is not None:
                 node.kill()
@@ -215,7 +217,7 @@ def running_cluster(directory: Path, count: int, *flags: str) -> Iterator[Cluste
         cluster.start()
         yield cluster
     except BaseException:
-        print(cluster.logs())  # noqa: T201 - pytest shows it with the failure
+        print(cluster.logs())
         raise
     finally:
         cluster.kill_all()

@@ -19,26 +19,31 @@ class Client:
         self.outcomes: list[object] = []
 
     def resolve(self, outcome: object) -> None:
+        """Be told."""
         self.outcomes.append(outcome)
 
     @property
     def error(self) -> NodeError:
+        """The one thing it was told, which must be an error."""
         (outcome,) = self.outcomes
         assert isinstance(outcome, NodeError)
         return outcome
 
 
 def put(queue: WriteQueue, key: bytes, deadline: float = 10.0) -> Client:
+    """Gather one write."""
     client = Client(deadline)
     queue.add(encode_put(key, b"v"), key, client)
     return client
 
 
 def done(batch: Batch) -> BatchOutcome:
+    """What the state machine says of a batch it applied."""
     return BatchOutcome(7, batch.number, [RESULT] * len(batch.commands), replayed=False)
 
 
 def replayed(batch: Batch) -> BatchOutcome:
+    """What it says of one it skipped."""
     return BatchOutcome(7, batch.number, [], replayed=True)
 
 
