@@ -14,8 +14,7 @@ from anchor.transport.errors import ForwardClosed
 from anchor.transport.outbox import Outbox
 
 if TYPE_CHECKING:
-    from anchor.transport.handler import TransportHandler
-    from anchor.transport.options import TransportOptions
+    from anchor.transport.parts import Parts
     from anchor.transport.peer import Peer
 
 
@@ -33,10 +32,11 @@ class _Requests(Iterator[bytes]):
 class ForwardStream:
     """One stream of questions to a leader. Numbers are the caller's, rising."""
 
-    def __init__(self, peer: Peer, handler: TransportHandler, options: TransportOptions) -> None:
+    def __init__(self, peer: Peer, parts: Parts) -> None:
         self.leader_id = peer.id
         self._peer = peer
-        self._handler = handler
+        self._handler = parts.handler
+        options = parts.options
         self._header = peer.link.header()
         self._outbox: Outbox[bytes] = Outbox(options.max_queued_messages, options.max_queued_bytes)
         self._lock = threading.Lock()

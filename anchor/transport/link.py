@@ -18,12 +18,10 @@ from anchor.transport.channel import CallFailed, Channel
 from anchor.transport.codec import Malformed
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
     from anchor.raft.configuration import Member
-    from anchor.transport.admission import Admission
-    from anchor.transport.options import TransportOptions
+    from anchor.transport.parts import Parts
 
 _LOGGER = logging.getLogger("anchor.transport")
 _KICK_SECONDS = 0.25  # how often a sign of life may cut a back-off short
@@ -35,9 +33,7 @@ _RENEW_AFTER = 2  # failures in a row on one channel
 class Link:
     """What we know of the way to one member."""
 
-    def __init__(
-        self, member: Member, admission: Admission, options: TransportOptions, rng: random.Random
-    ) -> None:
+    def __init__(self, member: Member, parts: Parts) -> None:
         self.member = member
         self.connected = False
         self.refused = False  # it answers, but will not have our stream
@@ -45,9 +41,9 @@ class Link:
         self.last_heard = time.monotonic()
         self.last_answer = 0.0
         self.on_lost: list[Callable[[], None]] = []  # what else to end when it is lost
-        self._admission = admission
-        self._options = options
-        self._rng = rng
+        self._admission = parts.admission
+        self._options = parts.options
+        self._rng = parts.rng
         self._lock = threading.Lock()
         self._closed = False
         self._trouble = ""  # why there is no connection, as last logged

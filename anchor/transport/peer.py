@@ -31,13 +31,9 @@ from anchor.transport.link import Link
 from anchor.transport.outbox import Outbox, append_size_bytes, join_appends
 
 if TYPE_CHECKING:
-    import random
-
     from anchor.raft.configuration import Member
     from anchor.raft.messages import AppendEntries, RequestVote, TimeoutNow
-    from anchor.transport.admission import Admission
-    from anchor.transport.handler import TransportHandler
-    from anchor.transport.options import TransportOptions
+    from anchor.transport.parts import Parts
 
 _LOGGER = logging.getLogger("anchor.transport")
 _IDLE_SECONDS = 10.0  # a stream with nothing to say is closed: its leader is none any more
@@ -63,16 +59,13 @@ class Peer:
     def __init__(
         self,
         member: Member,
-        admission: Admission,
-        handler: TransportHandler,
-        options: TransportOptions,
-        rng: random.Random,
+        parts: Parts,
     ) -> None:
         self.id = member.id
         self.member = member
-        self.link = Link(member, admission, options, rng)
-        self._handler = handler
-        self._options = options
+        self.link = Link(member, parts)
+        self._handler = parts.handler
+        self._options = parts.options
         self._lock = threading.Lock()
         self._closed = False
         self._outbox = self._new_outbox()

@@ -26,6 +26,7 @@ from anchor.transport.forwarding import ForwardStream
 from anchor.transport.greenlets import Greenlets
 from anchor.transport.options import LocalMember, TransportOptions
 from anchor.transport.outbox import Outbox
+from anchor.transport.parts import Parts
 from anchor.transport.peer import Peer
 from anchor.transport.server import Server
 
@@ -57,14 +58,17 @@ class Transport:
         handler: TransportHandler,
         options: TransportOptions | None = None,
     ) -> None:
-        self._options = options or TransportOptions()
-        self._handler = handler
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._admission = Admission(local)
+        self._options = options or TransportOptions()
         self._greenlets = Greenlets()
-        self._server = Server(
-            bind_address, self._admission, handler, self._options, self._greenlets, self._spoke
+        self._parts = Parts(
+            self._admission,
+            handler,
+            self._options,
+            self._greenlets,
+            random.Random(),  # noqa: S311 - jitter, no secret
         )
+        self._server = Server(bind_address, self._parts, self._spoke)
         self._peers: dict[str, Peer] = {}
         self._forwards: dict[str, ForwardStream] = {}
         self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
@@ -113,7 +117,7 @@ class Transport:
                 peer.close()
         for member_id, member in wanted.items():
             if member_id not in self._peers and member.address:
-                peer = Peer(member, self._admission, self._handler, self._options, self._rng)
+                peer = Peer(member, self._parts)
                 self._peers[member_id] = peer
                 self._greenlets.spawn(f"peer-{member_id}", peer.run)
 
@@ -189,7 +193,7 @@ class Transport:
         older = self._forwards.get(leader_id)
         if older is not None:
             older.close()
-        stream = ForwardStream(peer, self._handler, self._options)
+        stream = ForwardStream(peer, self._parts)
         self._forwards[leader_id] = stream
         self._greenlets.spawn(f"forward-{leader_id}", stream.run)
         return stream
