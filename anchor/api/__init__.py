@@ -25,9 +25,9 @@ What an answer *is* gets decided in one place: :meth:`kv.KeyValues.handle` takes
 consistency and a way to read the body, and returns an :class:`answers.Answer`. Two paths lead
 there, so they cannot differ:
 
-- The **short path** (``worker.py``, ``plain.py``) serves the plain request: HTTP/1.1, a ``/kv/``
-  target, a Content-Length body or none, no header that would change how the message is framed.
-  Parsed in C, answered in one send.
+- The **short path** (``conversation.py``, ``plain.py``) serves the plain request: HTTP/1.1, a
+  ``/kv/`` target, a Content-Length body or none, no header that would change how the message is
+  framed. Parsed in C, answered in one send.
 - Everything else, the bytes unread, goes **Gunicorn's own way** into Falcon: chunked bodies,
   Expect, HTTP/1.0, other routes, whatever is malformed or merely odd. When in doubt, it is odd.
 

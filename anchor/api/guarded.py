@@ -1,13 +1,15 @@
-"""The request body on Gunicorn's path: within a deadline, and never left half-read by accident."""
+"""What stands around Gunicorn's parser: it has no limit on a body, and no deadline but one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gunicorn.http.errors import NoMoreData, ParseException
+import gevent
+from gunicorn.http import errors as refused
 
 from anchor.api.answers import Problem, bad_request
-from anchor.api.connections import TooSlow
+from anchor.api.connections import NEVER
+from anchor.api.keys import KEY_PREFIX
 
 if TYPE_CHECKING:
     from gunicorn.http.message import Request
@@ -19,6 +21,27 @@ _DISCARD_BYTES = 64 << 10
 
 class _Stream(Protocol):
     def read(self, size: int) -> bytes: ...
+
+
+class Source:
+    """What Gunicorn's parser reads from: a bounded head, and a turn for others at each read."""
+
+    def __init__(self, connection: Connection, received: bytes) -> None:
+        self._connection = connection
+        self._received = received
+        self.head_left: int | None = connection.connections.limits.max_head_bytes - len(received)
+
+    def recv(self, size: int) -> bytes:
+        """Receive, as a socket does."""
+        gevent.sleep(0)
+        received = self._connection.recv(size)
+        if self.head_left is not None:
+            self.head_left -= len(received)
+            if self.head_left < 0:
+                if b"\n" in self._received:
+                    raise refused.LimitRequestHeaders("too many bytes")
+                raise refused.LimitRequestLine(len(self._received), len(self._received))
+        return received
 
 
 class GuardedBody:
@@ -55,7 +78,9 @@ class GuardedBody:
         piece = self._read_piece(self._limits.max_value_bytes if size < 0 else size)
         self._connection.connections.reserve(len(piece))
         self._read_bytes += len(piece)
-        self.ended = not piece or self._read_bytes == self._declared
+        if not piece or self._read_bytes == self._declared:
+            self.ended = True
+            self._connection.deadline = NEVER
         return piece
 
     def before_answer(self, *, close: bool) -> None:
@@ -92,11 +117,9 @@ class GuardedBody:
     def _read_piece(self, size: int) -> bytes:
         try:
             return self._inner.read(size)
-        except TooSlow:
-            raise
-        except NoMoreData:
+        except refused.NoMoreData:
             raise bad_request("the body ended early") from None
-        except ParseException as error:
+        except refused.ParseException as error:
             raise bad_request(f"the body is malformed: {error}") from None
 
 
@@ -109,3 +132,19 @@ def _declared_bytes(request: Request) -> int | None:
         if name == "CONTENT-LENGTH":
             declared = int(value)
     return declared
+
+
+def what_was_refused(error: Exception, buffer: bytes) -> Problem:
+    """Say for a client what Gunicorn's parser did not like."""
+    detail = f"the request is malformed: {error}"
+    if isinstance(error, refused.LimitRequestLine):
+        if KEY_PREFIX in buffer[:300]:
+            return Problem(400, "key_too_large", "the key is too large")
+        return Problem(414, "target_too_long", "the target of the request is too long")
+    if isinstance(error, refused.LimitRequestHeaders):
+        return Problem(431, "head_too_large", "the head of the request is too large")
+    if isinstance(error, refused.UnsupportedTransferCoding):
+        return Problem(501, "not_implemented", detail)
+    if isinstance(error, refused.ExpectationFailed):
+        return Problem(417, "expectation_failed", detail)
+    return bad_request(detail)

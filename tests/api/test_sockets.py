@@ -309,6 +309,13 @@ def test_an_idle_connection_is_closed_without_a_word(client: Client) -> None:
     assert client.at_end()
 
 
+@pytest.mark.parametrize("line", ["A: b", "TE: trailers"])
+def test_a_slow_store_is_not_the_clients_fault(client: Client, line: str) -> None:
+    """The deadline for the body ends with the body, on either path."""
+    assert client.ask(put("sleep-1.5", b"value", line)).status == 200
+    assert client.ask(get("none")).status == 404
+
+
 def test_a_truncated_body_is_not_stored(server: Server) -> None:
     """A client that dies in the middle has written nothing."""
     for head in ("Content-Length: 20", "Transfer-Encoding: chunked"):
