@@ -41,8 +41,8 @@ LOCKS = ROOT / ".build"
 SHEBANG = "/usr/bin/env python3"
 ENTRY_POINT = "anchor.__main__:main"
 
-# Level 9 makes the file 1 % smaller than 6 and costs a few seconds, once.
-COMPRESSION_LEVEL = 9
+# Measured: 9 takes three times as long (9 s) for 0.6 % less, 1 gives 10 % more.
+COMPRESSION_LEVEL = 6
 # The earliest time a zip file can tell.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
