@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import signal
 import socket
 import subprocess
@@ -29,11 +30,12 @@ SECONDS = 30.0
 
 
 def free_ports(count: int) -> int:
-    """Find the first of so many ports in a row that nobody listens on."""
+    """Find the first of so many ports in a row that nobody listens on.
+
+    They lie below those that the kernel hands out to connections, which come and go all the time.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
+        first = random.SystemRandom().randrange(11_000, 32_000)
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
