@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from gunicorn.config import Config
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import IterUnreader
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchor.api.plain import IncompleteError, Plain, recognise
+from anchor.api.server import options
 
 LIMIT = 1000
 PLAIN = b"PUT /kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
@@ -74,6 +78,66 @@ def test_what_is_odd_is_not_plain(part: bytes, odd: bytes) -> None:
     """One change to a plain request, and it is left to Gunicorn."""
     assert recognise(PLAIN, LIMIT) is not None
     assert recognise(PLAIN.replace(part, odd, 1), LIMIT) is None
+
+
+def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[str], bool]:
+    """Return method, target, body length, consistencies, and whether to close; or raise."""
+    cfg = Config()
+    for name, value in options(0).items():
+        if name.startswith(("limit_", "forward", "secure_")):
+            cfg.set(name, value)
+    request = Request(cfg, IterUnreader([payload]), ("127.0.0.1", 1))
+    return (
+        request.method.encode(),
+        request.uri.encode(),
+        len(request.body.read()),
+        [value for name, value in request.headers if name == "X-CONSISTENCY"],
+        request.should_close(),
+    )
+
+
+FIELDS = [
+    b"Host: h", b"host:h:80", b"Host: ", b"HOST: [::1]:8",
+    b"Content-Length: 3", b"content-length:0",
+    b"Content-Length: 03", b"Content-Length: 3 ", b"Content-Length: \t3", b"Content-Length: 3,3",
+    b"Content-Length: 1e0", b"Content_Length: 9", b"Transfer-Encoding: chunked", b"TE: x",
+    b"Transfer-Encoding : chunked", b"transfer_encoding: chunked", b"Connection: close",
+    b"Connection: CLOSE", b"connection: keep-alive", b"Connection: keep-alive, close",
+    b"Connection:", b"X-Consistency: stale", b"x-consistency:  lease\t", b"X_Consistency: stale",
+    b"X-Consistency:", b"Expect: 100-continue", b"Content-Type: a", b"Content-Type: b", b"A: \xff",
+    b"A: b\tc", b"A:", b" folded", b": no name", b"no colon", b"A\x00: b", b"A: b\rc", b"A: b\nc",
+]  # fmt: skip
+LINES = [
+    b"%s %s HTTP/1.1" % (method, target)
+    for method in (b"GET", b"PUT", b"POST", b"HEAD", b"DELETE")
+    for target in (b"/kv/k", b"/kv/", b"/kv/%zz", b"/kv/a?b", b"/kv/a#b", b"/kv/..//x", b"/kv/[::")
+]
+
+
+@given(
+    st.sampled_from(LINES),
+    st.lists(st.sampled_from(FIELDS), max_size=5),
+    st.sampled_from([b"", b"\r\n", b"\n"]),
+    st.none() | st.tuples(st.integers(0, 80), st.binary(max_size=3)),
+)
+@settings(max_examples=1500, deadline=None)
+def test_gunicorn_takes_what_is_plain_for_the_same(
+    line: bytes, fields: list[bytes], before: bytes, noise: tuple[int, bytes] | None
+) -> None:
+    """No request is one thing here and another there: that is how smuggling begins."""
+    payload = before + b"\r\n".join([line, *fields, b"", b"xyzGET /kv/next HTTP/1.1\r\n"])
+    if noise is not None:
+        at, what = noise
+        payload = payload[:at] + what + payload[at + len(what) :]
+    try:
+        plain = recognise(payload, LIMIT)
+    except IncompleteError:
+        return
+    if plain is None or len(payload) < plain.head_bytes + plain.body_bytes:
+        return
+    consistencies = [] if plain.consistency is None else [plain.consistency.decode("latin-1")]
+    ours = (plain.method, plain.target, plain.body_bytes, consistencies, plain.close)
+    assert as_gunicorn_reads(payload) == ours
 
 
 @given(st.binary(max_size=60), st.integers(0, len(PLAIN)), st.integers(0, 10))
