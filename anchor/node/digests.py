@@ -47,6 +47,7 @@ class Digests:
         self._transport = transport
         self._die = die
         self._compared_index = 0
+        self._next_index = 0
 
     def asked(self, question: CompareDigest) -> bytes | None:
         """The leader asks for the digest at an index, or says what the majority has there."""
@@ -63,8 +64,12 @@ class Digests:
             )
 
     def compare(self, voters: frozenset[str]) -> None:
-        """As leader: ask all voters, and stop whoever differs. Blocks for a call or two."""
-        index = self._machine.applied_index
+        """As leader: ask all voters, and stop whoever differs. Blocks for a call or two.
+
+        Compared is what was applied here at the last call, so that the others had time to get
+        there too.
+        """
+        index, self._next_index = self._next_index, self._machine.applied_index
         own = self._machine.digest_at(index)
         if own is None or index <= self._compared_index:
             return

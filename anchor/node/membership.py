@@ -48,7 +48,7 @@ _log = logging.getLogger("anchor.membership")
 DIAL_SECONDS = 2.0
 RETRY_SECONDS = 0.05  # while another change is under way
 STEWARD_SECONDS = 0.1
-DIGEST_SECONDS = 2.0
+DIGEST_SECONDS = 1.0
 CAUGHT_UP_ENTRIES = 64  # a learner this close to the commit index can vote
 JOIN_BACKOFF_SECONDS = (0.1, 2.0)
 

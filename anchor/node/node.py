@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.threadpool import ThreadPool
 
+from anchor.fsm import FsmError
 from anchor.node.consistency import Consistency
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
@@ -35,6 +36,7 @@ from anchor.node.replica import Replica
 from anchor.node.status import status_of
 from anchor.node.waiting import Signal, Waiter
 from anchor.raft import InvalidMessage, Role
+from anchor.storage import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,7 +226,11 @@ class Node:
             self.replica.read(waiter, lease=consistency is Consistency.LEASE)
             self._wake.set()
             waiter.wait()
-        return self._machine.get(key)
+        try:
+            return self._machine.get(key)
+        except (StorageError, FsmError) as error:
+            self.die(str(error))
+            raise Stopping("the node is stopping; nothing was read") from None
 
     def _lease_covers_now(self) -> bool:
         if self.raft.role is not Role.LEADER:
