@@ -45,7 +45,7 @@ _COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95")
 
 def run(plan: RunCluster) -> int:
     """Run the nodes until told to stop, and return the exit code."""
-    _check(plan)
+    startup.check_cluster(plan)
     return Supervisor(plan, node_command()).run()
 
 
@@ -55,32 +55,6 @@ def node_command() -> list[str]:
     if os.path.basename(program) == "__main__.py":  # noqa: PTH119 - argv may be anything, and is only compared
         return [sys.executable, "-m", "anchor"]
     return [sys.executable, program]
-
-
-def _check(plan: RunCluster) -> None:
-    """Raise all that stands against a start in one go."""
-    wrong: list[str] = []
-    for node in plan.nodes:
-        for port in (node.port, node.http_port):
-            flag = "--port" if port == node.port else "--http-port"
-            _gather(wrong, startup.check_port_free, node.host, port, flag)
-    _gather(wrong, startup.check_directory, plan.directory)
-    size = len(plan.nodes)
-    extra = [n for n in range(size + 1, 10) if (plan.directory / f"node{n}").is_dir()]
-    if extra:
-        wrong.append(
-            f"--cluster {size}: {plan.directory} holds the data of node{extra[-1]} too. "
-            f"Give --cluster {extra[-1]}, or another --dir."
-        )
-    if wrong:
-        raise StartError(*wrong)
-
-
-def _gather(wrong: list[str], check: Any, *arguments: object) -> None:  # noqa: ANN401 - the table of options has the types
-    try:
-        check(*arguments)
-    except StartError as error:
-        wrong += error.lines
 
 
 def arguments_for(node: Settings, peers: Sequence[str]) -> list[str]:
@@ -350,7 +324,7 @@ def what_is_missing(answers: Mapping[str, Mapping[str, Any] | None]) -> str:
     known = {name: answer for name, answer in answers.items() if answer is not None}
     leaderless = [name for name, answer in known.items() if not answer.get("leader_id")]
     if leaderless:
-        return f"{', '.join(leaderless)} sees no leader"
+        return f"no leader is seen by {', '.join(leaderless)}"
     if len({answer["leader_id"] for answer in known.values()}) > 1:
         return "they do not agree on a leader"
     for name, answer in known.items():

@@ -6,6 +6,7 @@ Each check raises :class:`StartError`: what, why, and what to do.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import time
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from anchor.plan import RunCluster
+
 BACKLOG = 2048
+ADDRESSES_FILE = "cluster.json"  # where each node was first reached; ours, no node reads it
 
 
 class StartError(Exception):
@@ -131,3 +135,64 @@ def check_clock(
         raise StartError(
             "clock: the monotonic clock stands still or runs backwards. Leave out what fakes it."
         )
+
+
+def check_cluster(plan: RunCluster) -> None:
+    """Raise all that stands against the start of a cluster in one go."""
+    wrong: list[str] = []
+    for node in plan.nodes:
+        for port in (node.port, node.http_port):
+            flag = "--port" if port == node.port else "--http-port"
+            _gather(wrong, check_port_free, node.host, port, flag)
+    _gather(wrong, check_directory, plan.directory)
+    size = len(plan.nodes)
+    extra = [n for n in range(size + 1, 10) if (plan.directory / f"node{n}").is_dir()]
+    if extra:
+        wrong.append(
+            f"--cluster {size}: {plan.directory} holds the data of node{extra[-1]} too. "
+            f"Give --cluster {extra[-1]}, or another --dir."
+        )
+    wrong += _moved(plan)
+    if wrong:
+        raise StartError(*wrong)
+    _note_addresses(plan)
+
+
+def _moved(plan: RunCluster) -> list[str]:
+    """Say if nodes would start at other addresses than those under which they know each other."""
+    known = _known_addresses(plan)
+    for node in plan.nodes:
+        if known.get(node.node_id, node.address) != node.address:
+            line = (
+                f"--port {plan.nodes[0].port}: {node.node_id} in {plan.directory} is known to the "
+                f"others at {known[node.node_id]}, not at {node.address}. "
+                "Give the --port and --host of the first start, or another --dir."
+            )
+            return [line]
+    return []
+
+
+def _known_addresses(plan: RunCluster) -> dict[str, str]:
+    try:
+        known = json.loads((plan.directory / ADDRESSES_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _note_addresses(plan: RunCluster) -> None:
+    addresses = {**_known_addresses(plan), **{node.node_id: node.address for node in plan.nodes}}
+    path = plan.directory / ADDRESSES_FILE
+    try:
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(addresses, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise StartError(f"{path}: cannot be written: {error.strerror}. Check the disk.") from None
+
+
+def _gather(wrong: list[str], check: Callable[..., None], *arguments: object) -> None:
+    try:
+        check(*arguments)
+    except StartError as error:
+        wrong += error.lines

@@ -48,9 +48,16 @@ def free_ports(count: int) -> int:
 class Supervised:
     """A supervisor at work. ``until(text)`` waits for a line of its output."""
 
-    def __init__(self, directory: Path, *flags: str, size: int = 3, **environ: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *flags: str,
+        size: int = 3,
+        first: int | None = None,
+        **environ: str,
+    ) -> None:
         self.directory = directory
-        self.first = free_ports(2 * size)
+        self.first = first or free_ports(2 * size)
         self.http_port = self.first + size
         self.lines: list[str] = []
         ids = " ".join(f"node{number + 1}" for number in range(size))
@@ -218,8 +225,10 @@ def _own_terminal(end: int) -> None:
 
 def test_the_same_command_starts_them_again(tmp_path: Path) -> None:
     """With the data, so the first node founds nothing new."""
+    first = None
     for _ in range(2):
-        with Supervised(tmp_path, size=2) as cluster:
+        with Supervised(tmp_path, size=2, first=first) as cluster:
+            first = cluster.first
             cluster.until("2 nodes are ready")
             cluster.process.send_signal(signal.SIGTERM)
             assert cluster.end() == 0
@@ -390,6 +399,22 @@ def test_all_that_stands_against_a_start_is_told_at_once(tmp_path: Path, taken: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["node3"]
 
 
+def test_nodes_do_not_move_to_other_ports_between_starts(tmp_path: Path) -> None:
+    """They know each other by address, and would look for each other in vain."""
+    with Supervised(tmp_path, size=2) as cluster:
+        cluster.until("ready")
+        cluster.process.send_signal(signal.SIGTERM)
+        assert cluster.end() == 0
+    with Supervised(tmp_path, size=2) as again:
+        assert again.end() == 1
+    (line,) = again.lines
+    assert line == (
+        f"anchor: --port {again.first}: node1 in {tmp_path} is known to the others at "
+        f"127.0.0.1:{cluster.first}, not at 127.0.0.1:{again.first}. "
+        "Give the --port and --host of the first start, or another --dir."
+    )
+
+
 # --------------------------------------------------------------------- what children are told
 
 
@@ -438,7 +463,9 @@ def test_readiness_is_one_leader_and_every_node_a_voter() -> None:
 
     assert what_is_missing({"a": answer("a", "b"), "b": answer("a", "a")}) == ""
     assert what_is_missing({"a": answer("a", "b"), "b": None}) == "no answer from b"
-    assert what_is_missing({"a": answer("a", "b"), "b": answer(None, "a")}) == "b sees no leader"
+    assert (
+        what_is_missing({"a": answer("a", "b"), "b": answer(None, "a")}) == "no leader is seen by b"
+    )
     assert "agree" in what_is_missing({"a": answer("a", "b"), "b": answer("b", "a")})
     said = what_is_missing({"a": answer("a"), "b": answer("a", "a")})
     assert said == "a does not count b as a voting member"
