@@ -66,7 +66,10 @@ class DataDirectory:
                     directory._create(node_id, rng or random.SystemRandom())
                 directory._open(node_id)
             except OSError as error:
-                raise StorageError(f"{error.filename or path}: {error.strerror}") from None
+                raise StorageError(
+                    f"{error.filename or path}: {error.strerror}; "
+                    "--dir must be a directory that this user may write to"
+                ) from None
             directory._resources = resources.pop_all()
             return directory
 
@@ -108,6 +111,9 @@ class DataDirectory:
         self.path.chmod(0o700)
         lock = DirectoryLock(self.path / LOCK_FILE)
         self._resources.callback(lock.release)
+        for found in self.path.rglob("*"):
+            if not found.is_symlink():
+                found.chmod(0o700 if found.is_dir() else 0o600)
 
     def _is_new(self) -> bool:
         """Whether there is nothing yet, or only what an interrupted creation left."""

@@ -29,8 +29,6 @@ def inspect_raft_database(path: Path, node_id: str, synced: WriteCounts) -> Iden
 
     ``synced`` is what the sync mark says was durable.
     """
-    if not path.is_dir():
-        raise CorruptionError(path, "is missing")
     with naming_the_file(path):
         check_write_ahead_logs(path)
         database = RaftDatabase(path, read_only=True)

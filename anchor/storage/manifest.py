@@ -78,7 +78,8 @@ def current_manifest(database: Path) -> Path:
     try:
         name = current.read_text("ascii")
     except FileNotFoundError:
-        raise CorruptionError(current, "is missing") from None
+        missing = current if database.is_dir() else database
+        raise CorruptionError(missing, "is missing") from None
     except UnicodeDecodeError:
         name = ""
     manifest = database / name.removesuffix("\n")

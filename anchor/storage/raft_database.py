@@ -168,10 +168,10 @@ class RaftDatabase:
 
     def close(self) -> None:
         """Close it. Blocking, GIL released. Nothing else may be called after it."""
-        # A handle keeps the database open, and its lock held.
-        del self.log_handle, self.stable_handle
-        for part in (self._log, self._stable, self._rocks):
-            part.close()
+        parts = [self._log, self._stable, self._rocks]
+        # Whatever refers to the database keeps it open, and its lock held.
+        del self.log_handle, self.stable_handle, self._log, self._stable, self._rocks
+        rocks.close(self.path, parts)
 
     def _read_count(self, family: Rdict, key: bytes) -> int:
         try:

@@ -109,6 +109,23 @@ def _open(
         raise translate(error, path) from None
 
 
+def close(path: Path, parts: list[Rdict]) -> None:
+    """Close all ``parts`` of a database; the caller may not refer to them any more. Blocking.
+
+    Closing flushes. What cannot be flushed stays in the write-ahead log, if there is one, and the
+    database is closed all the same; the last complaint is raised then.
+    """
+    complaint: Exception | None = None
+    while parts:
+        try:
+            parts[0].close()
+        except Exception as error:  # noqa: BLE001 - the binding raises nothing narrower
+            complaint = error
+        del parts[0]
+    if complaint is not None:
+        raise translate(complaint, path) from None
+
+
 def without_wal() -> WriteOptions:
     """Write options for the state: its log is the raft log."""
     options = WriteOptions()

@@ -75,8 +75,14 @@ class RocksLog:
         if self._snapshot is not None and index == self._snapshot.last_included_index:
             return self._snapshot.last_included_term
         check_read(self.first_index(), self._last_index, index, index)
-        term: int = _TERM.unpack_from(self._database.get_entry(index))[0]
-        return term
+        encoded = self._database.get_entry(index)
+        try:
+            (term,) = _TERM.unpack_from(encoded)
+        except struct.error:
+            raise CorruptionError(
+                self._database.path, f"entry {index} has {len(encoded)} bytes"
+            ) from None
+        return int(term)
 
     def entries(self, low: int, high: int, max_bytes: int) -> list[Entry]:
         """Give entries from ``low`` to at most ``high``: one, and more while they fit."""

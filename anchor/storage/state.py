@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rocksdict import Checkpoint, ReadOptions, WriteBatch
 
 from anchor.storage import rocks
-from anchor.storage.errors import StorageError, translate
+from anchor.storage.errors import translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,6 @@ class RocksState:
         self.path = path
         self._rocks = rocks.open_state(path, create=create)
         self._write_options = rocks.without_wal()
-        self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
         """Give the record at ``key``; raises CorruptionError rather than a damaged one."""
@@ -84,13 +83,7 @@ class RocksState:
             raise translate(error, self.path) from None
 
     def close(self) -> None:
-        """Flush and close; at most once. Nothing else may be called after it."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.flush()
-        except StorageError:
-            self._rocks.close()
-            raise
-        self._rocks.close()
+        """Flush and close. Nothing else may be called after it."""
+        parts = [self._rocks]
+        del self._rocks
+        rocks.close(self.path, parts)

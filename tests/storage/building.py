@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from anchor.raft import Configuration, Entry, EntryKind, Member, SnapshotMetadata
@@ -59,4 +59,25 @@ def as_after_a_crash(path: Path, copy: Path) -> Iterator[DataDirectory]:
     """
     with opened(path) as directory:
         yield directory
-        shutil.copytree(path, copy)
+        copy_at_rest(path, copy)
+
+
+def copy_at_rest(path: Path, copy: Path) -> None:
+    """Copy an open directory at a moment when RocksDB's background threads change no file of it."""
+    while True:
+        before = _listing(path)
+        with suppress(shutil.Error):
+            shutil.copytree(path, copy)
+            if _listing(path) == before:
+                return
+        shutil.rmtree(copy)
+
+
+def _listing(path: Path) -> dict[Path, int]:
+    """Give the sizes of all files that matter."""
+    sizes = {}
+    for found in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            if not found.name.startswith("LOG"):
+                sizes[found] = found.stat().st_size
+    return sizes
