@@ -57,6 +57,15 @@ Calls
 calling greenlet up to their timeout and raise :class:`Unreachable`, :class:`CallTimeout` or
 :class:`CallRefused`, all :class:`TransportError`.
 
+Snapshots
+=========
+
+The core's ``InstallSnapshot`` is not for ``send``: give it to ``send_snapshot(message, source)`` in
+a greenlet of its own. The files go first, chunk by chunk, resumed where the receiver stands after
+a break; when the receiver's sink has verified them all, its ``on_message`` gets the message, and
+its core's ``InstallSnapshotResponse``, by ``send``, travels back to the sender's ``on_message``.
+Without a ``snapshot_receiver`` a transport has no such call, and says so to whoever tries.
+
 Who may speak
 =============
 
@@ -98,6 +107,7 @@ from anchor.transport.errors import (
     CallTimeout,
     ForwardClosed,
     PortInUse,
+    SnapshotRefused,
     TransportError,
     Unreachable,
 )
@@ -112,6 +122,14 @@ from anchor.transport.questions import (
     JoinResponse,
     RemoveRequest,
     RemoveResponse,
+)
+from anchor.transport.snapshots import (
+    SnapshotFile,
+    SnapshotManifest,
+    SnapshotPosition,
+    SnapshotReceiver,
+    SnapshotSink,
+    SnapshotSource,
 )
 from anchor.transport.transport import ForwardStream, Transport
 
@@ -131,6 +149,13 @@ __all__ = [
     "PortInUse",
     "RemoveRequest",
     "RemoveResponse",
+    "SnapshotFile",
+    "SnapshotManifest",
+    "SnapshotPosition",
+    "SnapshotReceiver",
+    "SnapshotRefused",
+    "SnapshotSink",
+    "SnapshotSource",
     "Transport",
     "TransportError",
     "TransportHandler",

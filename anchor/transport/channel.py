@@ -26,6 +26,7 @@ JOIN = f"/{PEER}/Join"
 REMOVE = f"/{PEER}/Remove"
 IDENTIFY = f"/{PEER}/Identify"
 COMPARE_DIGEST = f"/{PEER}/CompareDigest"
+INSTALL_SNAPSHOT = f"/{PEER}/InstallSnapshot"
 FORWARD_STREAM = f"/{FORWARD}/Forward"
 
 
@@ -121,6 +122,24 @@ class Stream:
         self._call.cancel()
 
 
+class Upload:
+    """A stream of ours that gets one answer."""
+
+    def __init__(self, future: Any) -> None:  # noqa: ANN401 - gRPC has no public type for it
+        self._future = future
+
+    def result(self) -> bytes:
+        """Wait for the answer; raises CallFailed."""
+        outcome = _outcome(self._future)
+        if isinstance(outcome, CallFailed):
+            raise outcome
+        return outcome
+
+    def cancel(self) -> None:
+        """End it now, from any greenlet. Idempotent."""
+        self._future.cancel()
+
+
 class Channel:
     """A connection to one address that tries again fast, shares nothing and knows no proxy.
 
@@ -176,6 +195,13 @@ class Channel:
         """Open a stream; whether it gets through shows when it is read. Raises CallFailed."""
         try:
             return Stream(self._channel.stream_stream(path)(requests))
+        except ValueError as error:
+            raise closed() from error
+
+    def upload(self, path: str, requests: Iterator[bytes]) -> Upload:
+        """Stream these and get one answer. Raises CallFailed."""
+        try:
+            return Upload(self._channel.stream_unary(path).future(requests))
         except ValueError as error:
             raise closed() from error
 

@@ -34,3 +34,7 @@ class CallRefused(TransportError):  # noqa: N818 - named for what it is
 
 class ForwardClosed(TransportError):  # noqa: N818 - named for what it is
     """The forward stream is gone, or holds as much unsent as it may: nothing was sent."""
+
+
+class SnapshotRefused(TransportError):  # noqa: N818 - named for what it is
+    """The receiver will not have this snapshot; the text says why."""

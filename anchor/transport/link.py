@@ -93,6 +93,11 @@ class Link:
         assert channel is not None  # noqa: S101 - set above
         return channel
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the member was taken off the list, or the transport stops."""
+        return self._closed
+
     def close(self) -> None:
         """End the channel and all that goes over it; log and call nothing any more."""
         with self._lock:

@@ -143,22 +143,24 @@ class SnapshotChunk(_message.Message):
     def __init__(self, file: _Optional[int] = ..., offset: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class InstallSnapshotResponse(_message.Message):
-    __slots__ = ("header", "term", "session", "success", "last_included_index", "resume_file", "resume_offset")
+    __slots__ = ("header", "term", "session", "success", "match_index", "incomplete", "resume_file", "resume_offset")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
-    LAST_INCLUDED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
+    INCOMPLETE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FILE_FIELD_NUMBER: _ClassVar[int]
     RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
     header: Header
     term: int
     session: int
     success: bool
-    last_included_index: int
+    match_index: int
+    incomplete: bool
     resume_file: int
     resume_offset: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., term: _Optional[int] = ..., session: _Optional[int] = ..., success: _Optional[bool] = ..., last_included_index: _Optional[int] = ..., resume_file: _Optional[int] = ..., resume_offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., term: _Optional[int] = ..., session: _Optional[int] = ..., success: _Optional[bool] = ..., match_index: _Optional[int] = ..., incomplete: _Optional[bool] = ..., resume_file: _Optional[int] = ..., resume_offset: _Optional[int] = ...) -> None: ...
 
 class TimeoutNowRequest(_message.Message):
     __slots__ = ("header", "term")

@@ -28,16 +28,23 @@ from anchor.transport.inbound import (
     malformed,
     too_many,
 )
+from anchor.transport.snapshot_receiving import SnapshotReceiving
 
 if TYPE_CHECKING:
-    from anchor.raft.messages import AppendEntriesResponse, RequestVoteResponse
+    from anchor.raft.messages import (
+        AppendEntriesResponse,
+        InstallSnapshotResponse,
+        RequestVoteResponse,
+    )
     from anchor.transport.parts import Parts
+    from anchor.transport.snapshots import SnapshotReceiver
 
 _LOGGER = logging.getLogger("anchor.transport")
 _MAX_STRANGERS = 16  # streams that have not said who they are; calls anybody may make
 _LONGEST_CALL_SECONDS = 60.0
 
 S = TypeVar("S", InboundAppends, InboundForward)
+W = TypeVar("W", bytes, Iterator[bytes])
 Unary = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
@@ -49,6 +56,7 @@ class Server:
         bind_address: str,
         parts: Parts,
         on_spoke: Callable[[str, int], None],
+        receiver: SnapshotReceiver | None,
     ) -> None:
         self._bind_address = bind_address
         self._admission = parts.admission
@@ -58,6 +66,7 @@ class Server:
         self._on_spoke = on_spoke
         self._refusals = RefusalLog()
         self._ballots = Ballots(parts.handler)
+        self._snapshots = SnapshotReceiving(parts, receiver) if receiver is not None else None
         self._lock = threading.Lock()
         self._appends: dict[str, InboundAppends] = {}
         self._forwards: dict[str, InboundForward] = {}
@@ -100,11 +109,15 @@ class Server:
         for stream in streams:
             stream.end(gone)
         self._ballots.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
         stopped.wait(grace_seconds + 0.5)
         self._executor.shutdown(wait=False)
 
     def check(self, now: float) -> None:
-        """End streams that never said who they are. Called by the monitor."""
+        """End streams that say nothing. Called by the monitor."""
+        if self._snapshots is not None:
+            self._snapshots.check(now)
         oldest = now - self._options.first_message_timeout_ms / 1000
         with self._lock:
             late = [stream for stream, since in self._nameless.items() if since < oldest]
@@ -124,6 +137,11 @@ class Server:
     def answer_vote(self, response: RequestVoteResponse) -> None:
         """Give it to the call that waits for it."""
         self._ballots.answer(response)
+
+    def answer_snapshot(self, response: InstallSnapshotResponse) -> None:
+        """Give it to the call that waits for it."""
+        if self._snapshots is not None:
+            self._snapshots.answer(response)
 
     def refuse(self, member_id: str, reason: str) -> None:
         """End a member's streams because the core found it spoke nonsense."""
@@ -272,6 +290,9 @@ class Server:
             path: grpc.stream_stream_rpc_method_handler(behaviour)
             for path, behaviour in streams.items()
         }
+        if self._snapshots is not None:
+            install = self._guarded(self._snapshots.install)
+            by_path[channels.INSTALL_SNAPSHOT] = grpc.stream_unary_rpc_method_handler(install)
         return tuple(
             grpc.method_handlers_generic_handler(
                 service,
@@ -284,12 +305,16 @@ class Server:
             for service in (channels.PEER, channels.FORWARD)
         )
 
-    def _guarded(self, behaviour: Unary) -> Unary:
+    def _guarded(
+        self, behaviour: Callable[[W, grpc.ServicerContext], bytes]
+    ) -> Callable[[W, grpc.ServicerContext], bytes]:
         """Turn what goes wrong into a status for the caller and a line here."""
 
-        def call(wire: bytes, context: grpc.ServicerContext) -> bytes:
+        def call(wire: W, context: grpc.ServicerContext) -> bytes:
             try:
                 return behaviour(wire, context)
+            except grpc.RpcError:
+                raise  # cancelled, or its connection broke: nobody is there to be told
             except Rejection as error:
                 rejection = error
             except (Malformed, InvalidMessage) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anchor.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshotResponse,
     Message,
     RequestVote,
     RequestVoteResponse,
@@ -29,11 +30,13 @@ from anchor.transport.outbox import Outbox
 from anchor.transport.parts import Parts
 from anchor.transport.peer import Peer
 from anchor.transport.server import Server
+from anchor.transport.snapshot_sending import SnapshotSending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from anchor.raft.configuration import Member
+    from anchor.raft.messages import InstallSnapshot
     from anchor.transport.handler import TransportHandler
     from anchor.transport.questions import (
         Identification,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
         RemoveRequest,
         RemoveResponse,
     )
+    from anchor.transport.snapshots import SnapshotReceiver, SnapshotSource
 
 T = TypeVar("T")
 
@@ -57,6 +61,7 @@ class Transport:
         bind_address: str,
         handler: TransportHandler,
         options: TransportOptions | None = None,
+        snapshot_receiver: SnapshotReceiver | None = None,
     ) -> None:
         self._admission = Admission(local)
         self._options = options or TransportOptions()
@@ -68,9 +73,10 @@ class Transport:
             self._greenlets,
             random.Random(),  # noqa: S311 - jitter, no secret
         )
-        self._server = Server(bind_address, self._parts, self._spoke)
+        self._server = Server(bind_address, self._parts, self._spoke, snapshot_receiver)
         self._peers: dict[str, Peer] = {}
         self._forwards: dict[str, ForwardStream] = {}
+        self._sendings: set[SnapshotSending] = set()
         self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
         self._stopped = threading.Event()
 
@@ -94,6 +100,8 @@ class Transport:
         self._asked.close(discard=True)
         for stream in list(self._forwards.values()):
             stream.close()
+        for sending in list(self._sendings):
+            sending.close()
         for peer in self._peers.values():
             peer.close()
         self._server.stop(grace_seconds)
@@ -151,6 +159,8 @@ class Transport:
                 self._asked.put(message)
             elif isinstance(message, RequestVoteResponse):
                 self._server.answer_vote(message)
+            elif isinstance(message, InstallSnapshotResponse):
+                self._server.answer_snapshot(message)
             else:
                 _LOGGER.error("no way to send a %s", kind.__name__)
 
@@ -182,6 +192,24 @@ class Transport:
                 if last - before > 3 * pause:  # we were paused ourselves: nobody was silent
                     peer.link.forgive(last)
                 peer.check(last)
+
+    def send_snapshot(self, message: InstallSnapshot, source: SnapshotSource) -> None:
+        """Send a snapshot's files and then the message itself; blocks until it is judged.
+
+        The answer comes to ``on_message``, before this returns. Raises Unreachable when the
+        transfer broke for good, SnapshotRefused, and whatever the source raised; then no answer
+        comes. Give it a greenlet of its own, and report ``snapshot_sent`` to the core after it.
+        """
+        peer = self._peers.get(message.recipient)
+        if peer is None or self._stopped.is_set():
+            raise Unreachable(f"{message.recipient} is not a member we know")
+        sending = SnapshotSending(peer.link, message, source)
+        self._sendings.add(sending)
+        try:
+            response = sending.run()
+        finally:
+            self._sendings.discard(sending)
+        self._parts.handler.on_message(response)
 
     # --- forwarding --------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from anchor.transport import (
     LocalMember,
     RemoveRequest,
     RemoveResponse,
+    SnapshotReceiver,
     Transport,
     TransportOptions,
 )
@@ -196,9 +197,17 @@ class Net:
 
     def add(self, member_id: str, port: int = 0) -> FakeNode:
         """Start one more; ``acquaint`` makes it known."""
-        node = FakeNode(member_id)
+        return self.add_node(FakeNode(member_id), port)
+
+    def add_node(
+        self, node: FakeNode, port: int = 0, snapshot_receiver: SnapshotReceiver | None = None
+    ) -> FakeNode:
+        """Start one more, which is something special."""
+        member_id = node.member_id
         local = LocalMember(member_id, node.incarnation, CLUSTER)
-        node.transport = Transport(local, f"127.0.0.1:{port}", node, self.options)
+        node.transport = Transport(
+            local, f"127.0.0.1:{port}", node, self.options, snapshot_receiver
+        )
         node.transport.start()
         self.nodes[member_id] = node
         address = f"127.0.0.1:{node.transport.port}"

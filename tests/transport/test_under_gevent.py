@@ -14,7 +14,9 @@ RUNS_PATCHED = monkey.is_module_patched("socket")
 
 
 @pytest.mark.skipif(RUNS_PATCHED, reason="this is the run on gevent")
-@pytest.mark.parametrize("names", [["failures"], ["exchange", "hostile", "lifecycle", "outbox"]])
+@pytest.mark.parametrize(
+    "names", [["failures"], ["exchange", "hostile", "lifecycle", "outbox", "snapshots"]]
+)
 def test_all_holds_on_gevent_too(names: list[str]) -> None:
     """What holds on threads holds on greenlets."""
     arguments = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
