@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks``: anchor and etcd in turn, the same load, and the ratios.
 
-Needs wrk; without etcd on PATH only our own figures are printed. Set ANCHOR_FILE to measure a
+Needs wrk; without etcd on PATH only our own figures are printed. Set FILE_UNDER_TEST to measure a
 built file instead of the sources.
 """
 

@@ -1,6 +1,6 @@
 """Nodes as processes, started as a user starts them.
 
-They run from the file named by ``ANCHOR_FILE`` (a built ``anchor.pyz``), else from the sources.
+They run from the file named by ``FILE_UNDER_TEST`` (a built ``anchor.pyz``), else from the sources.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.02
 
 def command() -> list[str]:
     """How a node is started here."""
-    file = os.environ.get("ANCHOR_FILE")
+    file = os.environ.get("FILE_UNDER_TEST")
     return [sys.executable, file] if file else [sys.executable, "-m", "anchor"]
 
 
