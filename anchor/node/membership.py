@@ -51,6 +51,7 @@ STEWARD_SECONDS = 0.1
 DIGEST_SECONDS = 1.0
 CAUGHT_UP_ENTRIES = 64  # a learner this close to the commit index can vote
 JOIN_BACKOFF_SECONDS = (0.1, 2.0)
+JOIN_PATIENCE_SECONDS = 2.0
 
 
 class Membership:
@@ -113,12 +114,14 @@ class Membership:
         )
         backoff_seconds, most = JOIN_BACKOFF_SECONDS
         said = ""
+        began = time.monotonic()
         while True:
             for peer in self._peers:
                 why = self._ask_to_join(peer, request)
                 if why is None:
                     return
-                if why != said:
+                # Nodes that are started together find each other soon: no need to worry anybody.
+                if why != said and time.monotonic() - began > JOIN_PATIENCE_SECONDS:
                     said = why
                     _log.warning("%s", why)
             gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
@@ -174,6 +177,8 @@ class Membership:
 
     def _admit(self, request: JoinRequest, deadline: float) -> Member:
         """Make it a member, or ask the leader to; raises a NodeError."""
+        if not self.cluster_id:
+            raise NoLeader(f"{self._raft.id} is in no cluster itself yet")
         while True:
             leader_id = self._raft.leader_id
             if leader_id == self._raft.id and self._raft.role is Role.LEADER:
