@@ -28,9 +28,7 @@ def check_append(first_index: int, last_index: int, entries: Sequence[Entry]) ->
 
 
 def check_read(first_index: int, last_index: int, low: int, high: int) -> None:
-    """Raise Compacted, Unavailable or ValueError unless [low, high] is all in the log."""
-    if low > high:
-        raise ValueError(f"entries {low} to {high} are none")
+    """Raise Compacted or Unavailable unless the log has all of [low, high]."""
     if low < first_index:
         raise Compacted(f"entry {low} is compacted; the log starts at {first_index}")
     if high > last_index:
