@@ -198,7 +198,7 @@ class Cluster:
         for other in self.up():  # they have heard of no leader for long enough to vote
             if other is not server:
                 self._grow_patient(other, timeout)
-        for _ in range(3 * timeout):
+        for _ in range(6 * timeout):
             if server.is_leader:
                 return server
             server.tick()

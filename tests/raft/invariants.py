@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.raft.server import Server
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - what it is
     """A property of Raft does not hold."""
 
 

@@ -7,14 +7,15 @@ what is sent over it and what was in flight when it was made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from anchor.raft import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from anchor.raft import Message
-
-    Which = Callable[[Message], bool]
+Which: TypeAlias = Callable[[Message], bool]
 
 
 def everything(_: Message) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anchor.raft import Entry, Message, Proposed, ReadState, Ready
     from tests.raft.network import Network
 
+READYS_MAX = 1000  # in a row, before a core is taken to be running in circles
 OPTIONS = Options(election_timeout_ticks=10, heartbeat_ticks=2, lease_ticks=7)
 
 
@@ -207,8 +208,11 @@ class Server:
     # The shell's duties ------------------------------------------------------------------
 
     def _settle(self) -> None:
+        rounds = 0
         while self.raft.has_ready():
             self._handle(self.raft.ready())
+            rounds += 1
+            assert rounds < READYS_MAX, f"{self.id} never comes to rest"
         for watcher in self.watchers:
             watcher.changed(self)
 

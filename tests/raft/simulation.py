@@ -43,6 +43,7 @@ OPTIONS = Options(
 )
 DRIFT = 0.08  # lease_ticks leaves more than this: 14 / 0.92 + 2 < 20 / 1.08
 STEPS = 600
+MESSAGES_A_STEP_MAX = 5000
 CONVERGENCE_STEPS_MAX = 800
 
 
@@ -93,7 +94,7 @@ class Climate:
         )
 
 
-class SimulationFailed(AssertionError):
+class SimulationFailed(AssertionError):  # noqa: N818 - what it is
     """A run broke a promise. The message says which seed, where, and how to see it again."""
 
 
@@ -174,7 +175,10 @@ class Simulation:
             self.seen["lease"] += 1
 
     def _receive(self) -> None:
+        arrived = 0
         while (message := self.network.take_due()) is not None:
+            arrived += 1
+            assert arrived < MESSAGES_A_STEP_MAX, f"a storm of messages: {message}"
             recipient = self.cluster.servers[message.recipient]
             if recipient.up and not self._awake(recipient):
                 self.network.put_off(message, 1)

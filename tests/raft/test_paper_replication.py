@@ -354,3 +354,19 @@ def test_a_broken_stream_starts_over_with_a_probe() -> None:
     cluster.run(2 * cluster.options.heartbeat_ticks)
     assert leader.raft.progress["n2"].state.value == "replicate"
     assert cluster["n2"].commands == [b"x"]
+
+
+def test_news_of_a_commit_wait_for_entries_the_window_keeps_back() -> None:
+    """want_commit of an index the member has not been sent yet: said once, with the entries."""
+    cluster = led(options=replace(OPTIONS, max_inflight_appends=1))
+    leader = cluster["n1"]
+    cluster.network.hold(between("n1", "n3"))
+    for i in range(4):
+        leader.propose(b"%d" % i)
+    leader.want_commit("n3", leader.raft.last_log_index)
+    cluster.deliver()
+    assert leader.raft.commit_index == 6
+    assert len(cluster.network.held) <= 3
+    cluster.network.release()
+    cluster.deliver()
+    assert cluster["n3"].commands == [b"0", b"1", b"2", b"3"]

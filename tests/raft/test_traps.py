@@ -111,11 +111,12 @@ def test_trap_3_a_candidate_speaks_in_a_term_only_once_it_holds_it_durably() -> 
         n1.tick()
     for other in ("n2", "n3", "n4"):
         n1.step(vote(2, sender=other, pre=True))
-    for other in ("n2", "n3", "n4"):
-        n1.step(vote(2, sender=other))
-    assert not [m for m in sent(cluster, AppendEntries) if m.term == 2]
+    assert n1.raft.role is Role.CANDIDATE
+    assert not [m for m in sent(cluster, RequestVote) if not m.pre_vote]
     n1.persist()
-    n1.persist()
+    assert {m.recipient for m in sent(cluster, RequestVote)} == {"n2", "n3", "n4", "n5"}
+    n1.step(vote(2, sender="n2"))
+    n1.step(vote(2, sender="n3"))
     assert n1.is_leader
 
 
@@ -631,7 +632,8 @@ def test_trap_16_a_slow_state_machine_is_never_handed_an_entry_twice() -> None:
     cluster = led(3)
     leader = cluster["n1"]
     leader.auto_apply = False
-    cluster.commit(b"a", b"b")
+    leader.propose(b"a", b"b")
+    cluster.deliver()
     assert (leader.raft.commit_index, leader.commands) == (4, [])
     leader.apply(1)
     leader.propose(b"c")

@@ -8,7 +8,7 @@ import pytest
 
 from anchor.raft import AppendEntries, AppendEntriesResponse, RequestVote, Role, TimeoutNow
 from tests.raft.harness import Cluster
-from tests.raft.messages import grants, request_vote, timeout_now, vote
+from tests.raft.messages import append_entries, appends, grants, request_vote, timeout_now, vote
 from tests.raft.network import between
 from tests.raft.server import OPTIONS, Server
 
@@ -284,3 +284,19 @@ def test_trap_12_news_of_a_later_term_does_not_release_a_voter_from_the_lease() 
     assert not grants(n2, request_vote(3, (9, 2), sender="n3", recipient="n2"))
     n2.tick(cluster.options.election_timeout_ticks)
     assert grants(n2, request_vote(4, (9, 2), sender="n3", recipient="n2"))
+
+
+def test_trap_11_a_refusal_of_an_old_term_echoes_nothing() -> None:
+    """What answers a message of an earlier reign must not look like an answer to this one.
+
+    Sessions and rounds are counted anew in each term: the echo of an old number under the new
+    term would confirm a round that was never answered.
+    """
+    cluster = led(3)
+    cluster.elect("n1")
+    n2 = cluster["n2"]
+    n2.step(append_entries(5, (2, 2), sender="n1", recipient="n2", session=3, read_round=2))
+    late = append_entries(2, (2, 2), sender="n1", recipient="n2", session=3, read_round=9)
+    refusal = appends(n2, late)
+    assert not refusal.success
+    assert (refusal.term, refusal.session, refusal.read_round) == (5, 0, 0)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.raft import Configuration, Entry, Message, Ready
+    from tests.raft.network import Which
     from tests.raft.server import Server
 
 
@@ -153,6 +154,12 @@ class Chronicle(Checker):
         self._known[server.id] = now
 
 
+def _link(ids: Sequence[str]) -> Which:
+    """Match what the first id sends, to the second where there is one."""
+    sender, recipient, *_ = [*ids, None, None]
+    return between(sender, recipient)
+
+
 class Story:
     """A cluster that obeys a transcript's commands."""
 
@@ -168,7 +175,7 @@ class Story:
             "cut": lambda ids: self.cluster.network.cut(*ids),
             "heal": lambda _: self.cluster.heal(),
             "isolate": lambda ids: self.cluster.isolate(*ids),
-            "hold": lambda ids: self.cluster.network.hold(between(*ids)),
+            "hold": lambda ids: self.cluster.network.hold(_link(ids)),
             "release": lambda _: self.cluster.network.release(),
             "lose": lambda _: self.cluster.network.drop(),
             "repeat": lambda _: self.cluster.network.duplicate(),
@@ -222,7 +229,7 @@ class Story:
             self._server(words).tick(int(words[1]))
 
     def _deliver(self, ids: list[str]) -> None:
-        while (message := self.cluster.network.next(between(*ids))) is not None:
+        while (message := self.cluster.network.next(_link(ids))) is not None:
             self.chronicle.lines.append(message_text(message))
             self.cluster.hand_over(message)
 
