@@ -108,15 +108,17 @@ class Conversations:
             except Problem as problem:
                 if connection.serving:
                     self._answer(connection, self._key_values.refuse(problem), close=True)
-                    connection.linger()
-                return
+                buffer = None
+        if connection.sending:  # the last that happened was an answer
+            connection.linger()
 
     def _serve_one(
         self, listener: socket.socket, connection: Connection, buffer: bytes
     ) -> bytes | None:
         """Serve one request; return what follows it, or None if the connection shall close."""
+        connection.sending = False
         if not buffer:
-            connection.serving = connection.sending = False
+            connection.serving = False
             connection.deadline = self.connections.now + self._limits.idle_timeout
             buffer = connection.recv(RECEIVE_BYTES)
             if not buffer:
@@ -206,8 +208,6 @@ class Conversations:
                 listener.getsockname(), request, connection.sock, connection.address
             )
         except StopIteration:
-            if not body.ended:
-                connection.linger()
             return None
         finally:
             body.release()

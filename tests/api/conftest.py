@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """Return a server as patient as it is by default."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient_server() -> Iterator[Server]:
     """Return a server whose patience is short."""
     with serving(head_timeout=0.8, body_timeout=0.8, idle_timeout=1.5) as running:
         yield running
@@ -21,6 +28,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    """Return a fresh connection to it."""
+    """Return a fresh connection to the patient one."""
     with server.client() as connected:
+        yield connected
+
+
+@pytest.fixture
+def hurried_client(impatient_server: Server) -> Iterator[Client]:
+    """Return a fresh connection to the impatient one."""
+    with impatient_server.client() as connected:
         yield connected

@@ -47,8 +47,8 @@ class Response(NamedTuple):
 class Client:
     """A raw connection: says exactly what it is told to, and reads answers."""
 
-    def __init__(self, port: int, timeout_seconds: float = 10.0) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_seconds)
+    def __init__(self, host: str, port: int, timeout_seconds: float = 10.0) -> None:
+        self.sock = socket.create_connection((host, port), timeout=timeout_seconds)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -116,13 +116,14 @@ class Server:
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,))
         self._reader.start()
         self.port = int(self.process.stdout.readline() or 0)
+        self.host = (environ or {}).get("TEST_HOST", "127.0.0.1")
 
     def _read_log(self, lines: Iterator[str]) -> None:
         self.log.extend(line.rstrip() for line in lines)
 
     def client(self, timeout_seconds: float = 10.0) -> Client:
         """Connect."""
-        return Client(self.port, timeout_seconds)
+        return Client(self.host, self.port, timeout_seconds)
 
     def ask(self, payload: bytes) -> Response:
         """Ask on a connection of its own."""
@@ -218,7 +219,9 @@ def main() -> int:
     from anchor.api.server import serve  # noqa: PLC0415
 
     logging.basicConfig(format="%(levelname)s %(message)s", level="INFO")
-    listener = socket.create_server(("127.0.0.1", 0))
+    host = os.environ.get("TEST_HOST", "127.0.0.1")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
     print(listener.getsockname()[1], flush=True)
     return serve(Limits(**json.loads(sys.argv[1])), _start_node, listener)
 

@@ -95,6 +95,13 @@ def test_a_request_that_never_ends_does_not_hold_up_the_stop() -> None:
         assert 3 < time.monotonic() - began < 5
 
 
+def test_it_serves_ipv6() -> None:
+    """On both paths."""
+    with serving({"TEST_HOST": "::1"}) as server:
+        assert server.ask(GET).status == 404
+        assert server.ask(b"GET /status HTTP/1.1\r\nHost: [::1]:80\r\n\r\n").status == 200
+
+
 def test_a_failed_start_is_one_line() -> None:
     """No traceback, no second try, status 1."""
     server = Server({"TEST_START_ERROR": "the directory belongs to another node"})

@@ -106,6 +106,17 @@ def test_http_1_0_is_served_and_closed(client: Client) -> None:
     assert client.at_end()
 
 
+def test_what_follows_the_last_request_does_not_reset_its_answer(server: Server) -> None:
+    """A client that goes on after ``Connection: close`` still gets to read what it asked for."""
+    for line in ("A: b", "TE: x"):
+        with server.client() as client:
+            client.send(get("none", "Connection: close", line))
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                client.send(b"x" * 100_000)
+            assert client.read().status == 404
+
+
 def test_connection_close_is_honoured(client: Client) -> None:
     """The answer says so too."""
     answer = client.ask(get("k", "Connection: close"))
@@ -266,54 +277,63 @@ def test_a_body_unasked_for_after_expect_is_not_the_next_request(client: Client)
         request("POST", "/join", "Content-Length: 900"),
     ],
 )
-def test_a_slow_body_runs_out_of_time(server: Server, client: Client, head: bytes) -> None:
+def test_a_slow_body_runs_out_of_time(
+    impatient_server: Server, hurried_client: Client, head: bytes
+) -> None:
     """One byte now and then is not enough: 408, and nothing is stored."""
-    client.send(head)
+    hurried_client.send(head)
     answers: list[int] = []
 
     def read() -> None:
         while 408 not in answers:
-            answers.append(client.read().status)
+            answers.append(hurried_client.read().status)
 
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(60):
         if 408 in answers:
             break
-        client.send(b"x")
+        hurried_client.send(b"x")
         time.sleep(0.05)
     reader.join()
     assert answers[-1] == 408
-    assert server.ask(get("slow")).status == 404
+    assert impatient_server.ask(get("slow")).status == 404
 
 
-def test_a_slow_chunked_body_runs_out_of_time(client: Client) -> None:
+def test_a_slow_chunked_body_runs_out_of_time(hurried_client: Client) -> None:
     """The same for chunks."""
-    client.send(request("PUT", "/kv/slow", "Transfer-Encoding: chunked") + b"5\r\nab")
-    answer = client.read()
+    hurried_client.send(request("PUT", "/kv/slow", "Transfer-Encoding: chunked") + b"5\r\nab")
+    answer = hurried_client.read()
     assert (answer.status, answer.problem["code"]) == (408, "request_timeout")
 
 
 @pytest.mark.parametrize(
     "payload", [b"G", b"GET /kv/k HTTP/1.1\r\nHost", b"GET /st HTTP/1.1\r\nA:"]
 )
-def test_a_slow_head_runs_out_of_time(client: Client, payload: bytes) -> None:
+def test_a_slow_head_runs_out_of_time(hurried_client: Client, payload: bytes) -> None:
     """From its first byte on."""
-    assert client.ask(payload).status == 408
-    assert client.at_end()
+    assert hurried_client.ask(payload).status == 408
+    assert hurried_client.at_end()
 
 
-def test_an_idle_connection_is_closed_without_a_word(client: Client) -> None:
+def test_a_slow_request_behind_another_is_told_so(hurried_client: Client) -> None:
+    """Its predecessor's answer was not the last word."""
+    hurried_client.send(get("none") + b"GET /kv/")
+    assert hurried_client.read().status == 404
+    assert hurried_client.read().status == 408
+
+
+def test_an_idle_connection_is_closed_without_a_word(hurried_client: Client) -> None:
     """Whoever sees it close may send the request again: there was none."""
-    client.ask(get())
-    assert client.at_end()
+    hurried_client.ask(get())
+    assert hurried_client.at_end()
 
 
 @pytest.mark.parametrize("line", ["A: b", "TE: trailers"])
-def test_a_slow_store_is_not_the_clients_fault(client: Client, line: str) -> None:
+def test_a_slow_store_is_not_the_clients_fault(hurried_client: Client, line: str) -> None:
     """The deadline for the body ends with the body, on either path."""
-    assert client.ask(put("sleep-1.5", b"value", line)).status == 200
-    assert client.ask(get("none")).status == 404
+    assert hurried_client.ask(put("sleep-1.5", b"value", line)).status == 200
+    assert hurried_client.ask(get("none")).status == 404
 
 
 def test_a_truncated_body_is_not_stored(server: Server) -> None:
