@@ -82,6 +82,7 @@ class NodeWorker(GeventWorker):  # type: ignore[misc]
         self._stop()
 
     def _stop(self) -> None:
+        _log.info("stops, as it was told to")
         began = time.monotonic()
         self._drain(began + DRAIN_SECONDS)
         try:
