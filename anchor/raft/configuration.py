@@ -87,9 +87,12 @@ class Configuration:
             raise InvalidConfiguration("a joint configuration is a way, not a target")
         if len(self.voters ^ target.voters) <= 1:
             return target
+        staying = target.members.keys() | self.voters
+        members = {**self.members, **target.members}
         return replace(
             target,
-            members={**self.members, **target.members},
+            # Old voters stay until the end; a learner that is not wanted any more leaves at once.
+            members={i: member for i, member in members.items() if i in staying},
             voters_outgoing=self.voters,
         )
 
@@ -165,7 +168,7 @@ def _member(fields: dict[str, object]) -> Member:
     return member
 
 
-def _ids(ids: list[object]) -> frozenset[str]:
+def _ids(ids: object) -> frozenset[str]:
     if not isinstance(ids, list) or not all(type(each) is str for each in ids):
         raise TypeError("ids are a list of strings")
     return frozenset(str(each) for each in ids)

@@ -46,6 +46,13 @@ class Options:
     max_committed_bytes: int = 4 << 20  # handed out in one Ready
     max_log_cache_bytes: int = 16 << 20  # entries kept in memory though stored and applied
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work: ValueError."""
+        if not 0 < self.heartbeat_ticks < self.election_timeout_ticks:
+            raise ValueError("heartbeats must be more frequent than elections")
+        if not 0 <= self.lease_ticks < self.election_timeout_ticks:
+            raise ValueError("a lease must be shorter than the election timeout")
+
 
 class LogStorage(Protocol):
     """What the shell has stored, for reading. The core never writes."""

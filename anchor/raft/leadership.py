@@ -194,7 +194,9 @@ class Leadership:
                 self._send_snapshot(member_id, progress)
                 break
             sent = True
-        news_due = progress.commit_sent < progress.commit_wanted <= self._log.commit_index
+        # Of entries the window keeps back there is no news: it will travel with them.
+        newest_to_tell = min(self._log.commit_index, progress.next_index - 1)
+        news_due = progress.commit_sent < progress.commit_wanted <= newest_to_tell
         if progress.must_send or (news_due and progress.state is ProgressState.REPLICATE):
             self._send_empty(member_id, progress)
             sent = True
@@ -215,13 +217,15 @@ class Leadership:
     def _send_empty(self, member_id: str, progress: Progress) -> None:
         """A heartbeat. It asks whether all that was sent has arrived, so losses are noticed."""
         prev_log_index, prev_log_term = progress.next_index - 1, 0
+        if progress.state is not ProgressState.SNAPSHOT:
+            try:
+                prev_log_term = self._log.term(prev_log_index)
+            except Compacted:
+                self._send_snapshot(member_id, progress)
         if progress.state is ProgressState.SNAPSHOT:
-            prev_log_index = 0  # any log matches there
-        try:
-            prev_log_term = self._log.term(prev_log_index)
-        except Compacted:
-            self._send_snapshot(member_id, progress)
-            prev_log_index = 0
+            # It matches once that is installed, so the answer to the snapshot may get lost.
+            prev_log_index = progress.snapshot_index
+            prev_log_term = progress.snapshot_term
         self._send_append(member_id, progress, prev_log_index, prev_log_term, ())
 
     def _send_append(
@@ -252,7 +256,9 @@ class Leadership:
     def _send_snapshot(self, member_id: str, progress: Progress) -> None:
         """§7: what it needs next is compacted."""
         snapshot = self._log.snapshot()
-        progress.become_snapshot(snapshot.last_included_index, self._next_session())
+        progress.become_snapshot(
+            snapshot.last_included_index, snapshot.last_included_term, self._next_session()
+        )
         core = self._core
         core.send(InstallSnapshot(core.term, core.id, member_id, snapshot, progress.session))
 
@@ -267,13 +273,14 @@ class Leadership:
         if message.match_index > self._log.last_index or message.read_round > self._rounds.current:
             raise InvalidMessage(f"{message.sender} acknowledges what was never sent")
         progress.recently_active = True
+        # First what it confirms, then what it commits: that may end this leadership.
+        if message.read_round > progress.acked_round:
+            progress.acked_round = message.read_round
+            self.confirm_reads()
         if message.success:
             self._on_match(message.sender, progress, message.match_index)
         else:
             self._on_conflict(progress, message)
-        if message.read_round > progress.acked_round:
-            progress.acked_round = message.read_round
-            self.confirm_reads()
 
     def _on_match(self, member_id: str, progress: Progress, match_index: int) -> None:
         news = progress.matched(match_index)
@@ -333,7 +340,7 @@ class Leadership:
             return
         progress.snapshot_index = 0
         progress.become_probe(self._next_session())
-        progress.must_send = False  # the next heartbeat tries again
+        progress.paused, progress.must_send = True, False  # the next heartbeat tries again
 
     def disconnected(self, member_id: str) -> None:
         """What was on its way may be lost."""

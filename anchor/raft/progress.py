@@ -39,6 +39,7 @@ class Progress:
         "recently_active",
         "session",
         "snapshot_index",
+        "snapshot_term",
         "state",
     )
 
@@ -55,6 +56,7 @@ class Progress:
         self.recently_active = True  # since the last check of the quorum
         self.acked_round = 0
         self.snapshot_index = 0
+        self.snapshot_term = 0
         self.commit_sent = 0
         self.commit_wanted = 0
 
@@ -79,10 +81,11 @@ class Progress:
         self.next_index = self.match_index + 1
         self._forget_inflight()
 
-    def become_snapshot(self, snapshot_index: int, session: int) -> None:
+    def become_snapshot(self, snapshot_index: int, snapshot_term: int, session: int) -> None:
         """Wait until it has installed that snapshot."""
         self.state = ProgressState.SNAPSHOT
         self.snapshot_index = snapshot_index
+        self.snapshot_term = snapshot_term
         self._start_session(session)
 
     def _start_session(self, session: int) -> None:

@@ -184,11 +184,21 @@ class Raft:
     def campaign(self) -> None:
         """Try to become leader, if this member has a vote itself and may give it."""
         self._start_election_timer()
-        configuration = self.configuration
-        if self._leadership is not None or not configuration.has_vote(self.id):
+        if self._leadership is not None or not self._may_campaign():
             return
-        if not self._withholding_ticks or configuration.is_quorum({self.id}):
+        if not self._withholding_ticks or self.configuration.is_quorum({self.id}):
             self.become_pre_candidate()
+
+    def _may_campaign(self) -> bool:
+        """Whether it has a vote, or loses it by a change that is not committed.
+
+        Thesis §4.2.2: such a member may hold the only log that can win, and finishes the change.
+        Its own vote then counts in no majority it is not part of.
+        """
+        if self.configuration.has_vote(self.id):
+            return True
+        is_pending = self.configuration_index > self.log.commit_index
+        return is_pending and self.committed_configuration.has_vote(self.id)
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
         """Append commands, each an entry. Raises NotLeader, TransferInProgress, Overloaded."""
@@ -256,12 +266,13 @@ class Raft:
         if self._leadership is not None:
             self._aborted_reads += self._leadership.abort()
             self._leadership = None
+            self._start_election_timer()
+        # Otherwise the timer runs on: only a leader, or a vote given, puts the election off.
         if term > self.term:
             self.term = term
             self.voted_for = None
         self.role = Role.FOLLOWER
         self.leader_id = leader_id
-        self._start_election_timer()
 
     def become_pre_candidate(self) -> None:
         """Thesis §9.6: ask whether a campaign could succeed, before disturbing anybody's term."""
@@ -414,7 +425,7 @@ class Raft:
             return
         if message.term > self.term:
             self.become_follower(message.term, message.sender)
-        if self.configuration.has_vote(self.id):
+        if self._may_campaign():
             self.become_candidate(leadership_transfer=True)
 
     # ----------------------------------------------------------------- following
@@ -523,6 +534,9 @@ class Raft:
     def _refuse_append(
         self, message: AppendEntries, conflict_index: int, conflict_term: int
     ) -> None:
+        # Sessions and rounds are counted anew in each term: under a later one the echo of a
+        # message of an old term could pass for an answer to the present.
+        is_present = message.term == self.term
         self._promises.append(
             AppendEntriesResponse(
                 self.term,
@@ -533,8 +547,8 @@ class Raft:
                 rejected_index=message.prev_log_index,
                 conflict_index=conflict_index,
                 conflict_term=conflict_term,
-                read_round=message.read_round,
-                session=message.session,
+                read_round=message.read_round if is_present else 0,
+                session=message.session if is_present else 0,
             )
         )
 
@@ -567,9 +581,10 @@ class Raft:
     def _answer_snapshot(
         self, message: InstallSnapshot, *, success: bool, match_index: int
     ) -> None:
+        session = message.session if message.term == self.term else 0
         self._promises.append(
             InstallSnapshotResponse(
-                self.term, self.id, message.sender, success, match_index, message.session
+                self.term, self.id, message.sender, success, match_index, session
             )
         )
 

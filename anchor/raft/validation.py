@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anchor.raft.configuration import Configuration
 from anchor.raft.entry import EntryKind
-from anchor.raft.errors import InvalidMessage
+from anchor.raft.errors import InvalidConfiguration, InvalidMessage
 from anchor.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -34,15 +34,23 @@ def check(message: Message) -> None:
         case InstallSnapshotResponse():
             _check_position(message, message.match_index, 0)
         case InstallSnapshot():
-            snapshot = message.snapshot
-            _check_position(message, snapshot.last_included_index, snapshot.last_included_term)
-            if not snapshot.last_included_index or snapshot.last_included_term > message.term:
-                raise InvalidMessage(f"{message.sender}: such a snapshot cannot be")
+            _check_snapshot(message)
 
 
 def _check_position(message: Message, index: int, term: int) -> None:
     if not (0 <= index < LIMIT and 0 <= term < LIMIT):
         raise InvalidMessage(f"{message.sender}: no entry is at {index} with term {term}")
+
+
+def _check_snapshot(message: InstallSnapshot) -> None:
+    snapshot = message.snapshot
+    _check_position(message, snapshot.last_included_index, snapshot.last_included_term)
+    if not snapshot.last_included_index or snapshot.last_included_term > message.term:
+        raise InvalidMessage(f"{message.sender}: such a snapshot cannot be")
+    try:
+        snapshot.configuration.validate()
+    except InvalidConfiguration as error:
+        raise InvalidMessage(f"{message.sender}: {error}") from None
 
 
 def _check_append(message: AppendEntries) -> None:

@@ -213,7 +213,7 @@ class NeverBack(Checker):
         written = raft.last_log_index == server.disk.written.last_index
         require(written, "log and disk differ", server.id, raft.last_log_index)
         within = raft.last_applied <= raft.commit_index <= raft.last_log_index
-        require(within, "applied ≤ committed ≤ last", server.status())
+        require(within, "applied ≤ committed ≤ last", server)
 
 
 class PromisesAreDurable(Checker):
@@ -275,7 +275,7 @@ class Reads(Checker):
         if not server.raft.lease_valid():
             return False
         fresh = server.raft.commit_index >= self._committed.last_index
-        require(fresh, "a stale lease", server.status(), self._committed.last_index)
+        require(fresh, "a stale lease", server, self._committed.last_index)
         return True
 
 
@@ -284,6 +284,7 @@ class ConfigurationSafety(Checker):
 
     def __init__(self) -> None:
         self._committed: dict[int, Configuration] = {}
+        self._decoded: dict[bytes, Configuration] = {}
 
     def changed(self, server: Server) -> None:
         """Compare the configuration in force with the log, the committed one with others'."""
@@ -305,7 +306,10 @@ class ConfigurationSafety(Checker):
         entries = self._entries(server)
         snapshot = server.disk.written.snapshot
         if entries and (snapshot is None or entries[-1].index > snapshot.configuration_index):
-            return Configuration.decode(entries[-1].payload), entries[-1].index
+            payload = entries[-1].payload
+            if payload not in self._decoded:
+                self._decoded[payload] = Configuration.decode(payload)
+            return self._decoded[payload], entries[-1].index
         if snapshot is not None:
             return snapshot.configuration, snapshot.configuration_index
         return Configuration(), 0

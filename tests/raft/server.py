@@ -300,6 +300,9 @@ class Server:
         """Give the terms of all entries in the written log, oldest first."""
         return [entry.term for entry in self.disk.written.entries]
 
+    def __str__(self) -> str:
+        return str(self.status())
+
     def status(self) -> dict[str, Any]:
         """Say in a few words how this server is."""
         if not self.up:

@@ -6,6 +6,8 @@ it. Everything happens in the order shown. The commands:
 
 =============================  ================================================================
 ``cluster 3 [learners n4]``    three voters n1 n2 n3 (and learners), all freshly started
+``cluster 3 uncached``         the same, and no entry stays in memory once it is stored
+``elect n1``                   n1 is elected, its no-op applied everywhere; not shown
 ``add n4``                     one more server, which knows nothing and is no member
 ``tick n1 5``                  time passes for n1 alone (``all`` for everybody)
 ``tick n1 until candidate``    until it has that role
@@ -29,6 +31,7 @@ it. Everything happens in the order shown. The commands:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anchor.raft import (
@@ -45,6 +48,7 @@ from anchor.raft import (
 from tests.raft.harness import Cluster, configuration
 from tests.raft.invariants import Checker
 from tests.raft.network import between
+from tests.raft.server import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,6 +172,7 @@ class Story:
         self.chronicle = Chronicle()
         self.verbs: dict[str, Callable[[list[str]], object]] = {
             "cluster": self._cluster,
+            "elect": self._elect,
             "add": lambda ids: self._watch([self.cluster.add(i) for i in ids]),
             "tick": self._tick,
             "deliver": self._deliver,
@@ -212,8 +217,16 @@ class Story:
             self.chronicle.changed(server)
 
     def _cluster(self, words: list[str]) -> None:
-        self.cluster = Cluster(int(words[0]), learners=words[2:])
+        options = OPTIONS
+        if words[-1] == "uncached":
+            words, options = words[:-1], replace(OPTIONS, max_log_cache_bytes=0)
+        self.cluster = Cluster(int(words[0]), learners=words[2:], options=options)
         self._watch(self.cluster.up())
+
+    def _elect(self, words: list[str]) -> None:
+        self.cluster.elect(words[0])
+        self.cluster.run(4)
+        self.chronicle.take()
 
     def _tick(self, words: list[str]) -> None:
         if words[0] == "all":
