@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from anchor.node.node import Node, Parts
 
 _log = logging.getLogger("anchor.membership")
+
+T = TypeVar("T")
 
 DIAL_SECONDS = 2.0
 RETRY_SECONDS = 0.05  # while another change is under way
@@ -177,29 +179,48 @@ class Membership:
 
     def _admit(self, request: JoinRequest, deadline: float) -> Member:
         """Make it a member, or ask the leader to; raises a NodeError."""
+        return self._through_leader(
+            lambda: self._admit_as_leader(request, deadline),
+            lambda leader: self._ask_leader_to_admit(leader, request, deadline),
+            deadline,
+            forwarded=request.forwarded,
+        )
+
+    def _through_leader(
+        self, lead: Callable[[], T], ask: Callable[[Member], T], deadline: float, *, forwarded: bool
+    ) -> T:
+        """Do it as leader, or ask whoever leads; again, until it is done or time is up.
+
+        What was ``forwarded`` goes no further: who sent it looks for the leader anew.
+        """
         if not self.cluster_id:
             raise NoLeader(f"{self._raft.id} is in no cluster itself yet")
         while True:
             leader_id = self._raft.leader_id
-            if leader_id == self._raft.id and self._raft.role is Role.LEADER:
-                try:
-                    return self._admit_as_leader(request, deadline)
-                except NotLeader:
-                    continue
-            if leader_id is not None and leader_id in self._raft.configuration.members:
-                if request.forwarded:
-                    raise NoLeader(f"{self._raft.id} does not lead; {leader_id} may")
-                return self._ask_leader_to_admit(leader_id, request, deadline)
-            self._pause(deadline, "no leader is known", NoLeader)
+            leader = self._raft.configuration.members.get(leader_id or "")
+            try:
+                if self._raft.role is Role.LEADER:
+                    return lead()
+                if leader is not None and not forwarded:
+                    return ask(leader)
+            except NotLeader:
+                pass  # not any more: whoever follows is asked
+            except NoLeader as error:
+                self._pause(deadline, str(error), NoLeader)
+            if forwarded and self._raft.role is not Role.LEADER:
+                raise NoLeader(f"{self._raft.id} does not lead; {leader_id or 'nobody'} may")
+            if leader is None:
+                self._pause(deadline, "no leader is known", NoLeader)
 
-    def _ask_leader_to_admit(self, leader_id: str, request: JoinRequest, deadline: float) -> Member:
-        address = self._raft.configuration.members[leader_id].address
+    def _ask_leader_to_admit(self, leader: Member, request: JoinRequest, deadline: float) -> Member:
         try:
             response = self._transport.join(
-                address, replace(request, forwarded=True), max(0.1, deadline - time.monotonic())
+                leader.address,
+                replace(request, forwarded=True),
+                max(0.1, deadline - time.monotonic()),
             )
         except TransportError as error:
-            raise NoLeader(f"the leader {leader_id} at {address} did not answer: {error}") from None
+            raise _silent(leader, error) from None
         if response.error_code:
             raise _refusal(response.error_code, response.error_detail)
         return Member(request.member_id, request.address, promote=not response.promoted)
@@ -285,32 +306,22 @@ class Membership:
         self._expel(member_id, time.monotonic() + timeout_seconds, forwarded=False)
 
     def _expel(self, member_id: str, deadline: float, *, forwarded: bool) -> None:
-        while True:
-            leader_id = self._raft.leader_id
-            if leader_id == self._raft.id and self._raft.role is Role.LEADER:
-                if member_id == self._raft.id and self._raft.configuration.voters != {member_id}:
-                    self.hand_over(max(0.1, (deadline - time.monotonic()) / 2))
-                if self._raft.role is Role.LEADER:
-                    try:
-                        return self._expel_as_leader(member_id, deadline)
-                    except NotLeader:
-                        continue
-            elif leader_id is not None and leader_id in self._raft.configuration.members:
-                if forwarded:
-                    raise NoLeader(f"{self._raft.id} does not lead; {leader_id} may")
-                return self._ask_leader_to_expel(leader_id, member_id, deadline)
-            self._pause(deadline, "no leader is known", NoLeader)
+        self._through_leader(
+            lambda: self._expel_as_leader(member_id, deadline),
+            lambda leader: self._ask_leader_to_expel(leader, member_id, deadline),
+            deadline,
+            forwarded=forwarded,
+        )
 
-    def _ask_leader_to_expel(self, leader_id: str, member_id: str, deadline: float) -> None:
-        address = self._raft.configuration.members[leader_id].address
+    def _ask_leader_to_expel(self, leader: Member, member_id: str, deadline: float) -> None:
         try:
             response = self._transport.remove(
-                address,
+                leader.address,
                 RemoveRequest(member_id, forwarded=True),
                 max(0.1, deadline - time.monotonic()),
             )
         except TransportError as error:
-            raise NoLeader(f"the leader {leader_id} at {address} did not answer: {error}") from None
+            raise _silent(leader, error) from None
         if response.error_code:
             raise _refusal(response.error_code, response.error_detail)
 
@@ -330,6 +341,9 @@ class Membership:
                 f"{len(alive)} of them are reachable: the quorum would be lost",
                 "quorum_would_be_lost",
             )
+        if member_id == self._raft.id:
+            # Who goes on shall lead the removal, so that there is no silence after it.
+            self.hand_over(max(0.1, (deadline - time.monotonic()) / 2))
 
         def without(configuration: Configuration) -> Configuration:
             return replace(
@@ -428,6 +442,10 @@ class Membership:
                     return
                 self._node.wake()
             gevent.sleep(0.01)
+
+
+def _silent(leader: Member, error: TransportError) -> NoLeader:
+    return NoLeader(f"the leader {leader.id} at {leader.address} did not answer: {error}")
 
 
 def _refusal(code: str, detail: str) -> NodeError:

@@ -142,7 +142,6 @@ class Node:
         if self._dead or self._stopping:
             return
         self._dead = True
-        _log.critical("%s", why)
         self._fail_all(f"the node stopped: {why}")
         self._fatal(why)
 
