@@ -11,6 +11,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import logging
 import sys
 
 import gevent
@@ -36,5 +37,6 @@ def main(member_id: str, port: int, *others: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     use_gevent()
     main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

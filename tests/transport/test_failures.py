@@ -38,7 +38,11 @@ class Remote:
         """Start it, again at the same port."""
         command = [sys.executable, "-m", "tests.transport.remote", "r", str(self.port)]
         self.process = subprocess.Popen(
-            [*command, *self._others], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, *self._others],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
@@ -51,10 +55,10 @@ class Remote:
         """Kill, pause or resume it."""
         self.process.send_signal(number)
 
-    def end(self) -> None:
-        """End it, whatever state it is in, and close its pipes."""
+    def end(self) -> str:
+        """End it, whatever state it is in, and close its pipes; what it logged."""
         self.process.kill()
-        self.process.communicate()
+        return self.process.communicate()[1]
 
 
 @contextmanager
@@ -154,6 +158,25 @@ def test_an_idle_member_that_is_paused_is_lost_too() -> None:
             assert a.disconnected == []
         finally:
             remote.end()
+
+
+def test_who_was_paused_itself_blames_nobody() -> None:
+    """It heard nothing because it did not listen."""
+    with net_of("a") as net:
+        remote = Remote(net)
+        try:
+            a = net.nodes["a"]
+            a.until(lambda: a.transport.connected("r"))
+            remote.signal(signal.SIGSTOP)
+            a.until(lambda: not a.transport.connected("r"))
+            time.sleep(1.0)  # a pause longer than every timeout of the paused one
+            remote.signal(signal.SIGCONT)
+            a.until(lambda: a.transport.connected("r"))
+            time.sleep(0.3)  # for its monitor to look round
+        finally:
+            logged = remote.end()
+        assert "connected to a" in logged
+        assert "lost a" not in logged
 
 
 def test_a_lost_leader_breaks_the_forward_stream() -> None:
