@@ -20,6 +20,7 @@ from anchor.storage.errors import (
 )
 from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.scrub import Scrub
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 from anchor.storage.sync_mark import SyncMark
@@ -92,6 +93,10 @@ class DataDirectory:
         entry = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
         self.log.append([entry], HardState(term=1))
         self._join_cluster(cluster_id, Changes(self._database))
+
+    def scrub(self) -> Scrub:
+        """Give a new scrub of all that is open here; close it before the directory."""
+        return Scrub(self._database, self.state)
 
     def close(self) -> None:
         """Flush the state and close everything; may be called again. Blocking."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from rocksdict import Rdict, RdictIter
+    from rocksdict import Rdict
 
 _INDEX = struct.Struct(">Q")
 pack_index = _INDEX.pack
@@ -112,13 +112,18 @@ class RaftDatabase:
             raise CorruptionError(self.path, f"entry {index} is missing")
         return encoded
 
-    def entries(self, low: int, high: int) -> Iterator[tuple[int, bytes]]:
-        """Give the entries from ``low`` to ``high``, which must all be there."""
-        iterator = self._log.iter(ReadOptions())
+    def entries(
+        self, low: int, high: int, *, passing_by: bool = False
+    ) -> Iterator[tuple[int, bytes]]:
+        """Give the entries from ``low`` to ``high``, which must all be there.
+
+        ``passing_by`` leaves the cache as it is.
+        """
+        iterator = self._log.iter(rocks.passing_by() if passing_by else ReadOptions())
         iterator.seek(pack_index(low))
         for index in range(low, high + 1):
             if not iterator.valid() or iterator.key() != pack_index(index):
-                self._check_status(iterator)
+                rocks.check_status(iterator, self.path)
                 raise CorruptionError(self.path, f"entry {index} is missing")
             yield index, iterator.value()
             iterator.next()
@@ -129,7 +134,7 @@ class RaftDatabase:
         iterator.seek_for_prev(pack_index(_LAST_INDEX))
         if iterator.valid():
             return int(_INDEX.unpack(iterator.key())[0])
-        self._check_status(iterator)
+        rocks.check_status(iterator, self.path)
         return None
 
     def indexes_after(self, prefix: bytes, low: int) -> list[int]:
@@ -140,7 +145,7 @@ class RaftDatabase:
         while iterator.valid() and iterator.key().startswith(prefix):
             found += _INDEX.unpack(iterator.key()[len(prefix) :])
             iterator.next()
-        self._check_status(iterator)
+        rocks.check_status(iterator, self.path)
         return found
 
     def write(self, changes: Changes) -> None:
@@ -166,6 +171,10 @@ class RaftDatabase:
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
 
+    def families(self) -> list[Rdict]:
+        """Give both families, for reading. They may not outlive the database."""
+        return [self._log, self._stable]
+
     def close(self) -> None:
         """Close it. Blocking, GIL released. Nothing else may be called after it."""
         parts = [self._log, self._stable, self._rocks]
@@ -183,10 +192,3 @@ class RaftDatabase:
             return 0
         (count,) = _INDEX.unpack(record)
         return int(count)
-
-    def _check_status(self, iterator: RdictIter) -> None:
-        """Raise what ended an iteration, if it was not the last key: damage ends it too."""
-        try:
-            iterator.status()
-        except Exception as error:  # noqa: BLE001 - as above
-            raise translate(error, self.path) from None

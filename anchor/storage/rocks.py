@@ -7,6 +7,7 @@ to the page cache (some µs, hub-safe), and a native thread makes it durable wit
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from rocksdict import (
@@ -26,6 +27,8 @@ from anchor.storage.errors import translate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rocksdict import RdictIter
 
 LOG_FAMILY = "log"
 STABLE_FAMILY = "stable"
@@ -143,6 +146,32 @@ def close(path: Path, parts: list[Rdict]) -> None:
         del parts[0]
     if complaint is not None:
         raise translate(complaint, path) from None
+
+
+def read_on(family: Rdict, path: Path, start: bytes, seconds: float) -> bytes | None:
+    """Read from ``start`` for so long, checksums and all; give where to go on, None at the end.
+
+    Raises CorruptionError.
+    """
+    iterator = family.iter(passing_by())
+    iterator.seek(start)
+    deadline = perf_counter() + seconds
+    while iterator.valid():
+        if perf_counter() >= deadline:
+            next_key: bytes = iterator.key()
+            if next_key != start:
+                return next_key
+        iterator.next()
+    check_status(iterator, path)
+    return None
+
+
+def check_status(iterator: RdictIter, path: Path) -> None:
+    """Raise what ended an iteration, if it was not the last key: damage ends it too."""
+    try:
+        iterator.status()
+    except Exception as error:  # noqa: BLE001 - the binding raises nothing narrower
+        raise translate(error, path) from None
 
 
 def without_wal() -> WriteOptions:

@@ -182,7 +182,8 @@ class RocksLog:
             raise ValueError(f"the log ends at {last}, but starts at {first}")
         if last >= first:
             self.term(first)
-            for _ in self._database.entries(max(first, last - _ENTRIES_CHECKED_AT_OPEN), last):
+            low = max(first, last - _ENTRIES_CHECKED_AT_OPEN)
+            for _ in self._database.entries(low, last, passing_by=True):
                 pass
         if self._configuration_indexes and self._configuration_indexes[-1] > last:
             raise ValueError(f"configuration entry {self._configuration_indexes[-1]} is missing")

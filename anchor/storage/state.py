@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from rocksdict import Rdict
+
 
 class RocksState:
     """The ``fsm.StateStore`` on disk.
@@ -62,11 +64,7 @@ class RocksState:
                 return
             yield key, iterator.value()
             iterator.next()
-        # Damage ends an iteration just as the last key does; only the status tells.
-        try:
-            iterator.status()
-        except Exception as error:  # noqa: BLE001 - as above
-            raise translate(error, self.path) from None
+        rocks.check_status(iterator, self.path)
 
     def flush(self) -> None:
         """Make all writes so far durable."""
@@ -81,6 +79,10 @@ class RocksState:
             Checkpoint(self._rocks).create_checkpoint(str(path))
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+
+    def family(self) -> Rdict:
+        """Give all there is, for reading. It may not outlive the state."""
+        return self._rocks
 
     def close(self) -> None:
         """Flush and close. Nothing else may be called after it."""
