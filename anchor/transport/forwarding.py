@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from anchor.transport.outbox import Outbox
 if TYPE_CHECKING:
     from anchor.transport.parts import Parts
     from anchor.transport.peer import Peer
+
+_LOGGER = logging.getLogger("anchor.transport")
 
 
 class _Requests(Iterator[bytes]):
@@ -82,6 +85,8 @@ class ForwardStream:
                 self._handler.on_forward_response(self.leader_id, response)
         except (CallFailed, Malformed):
             pass  # whatever it was: it is broken, which is said below
+        except Exception:
+            _LOGGER.exception("failed to handle an answer of %s", self.leader_id)
         finally:
             on_lost.remove(self._cut)
             if self._finish():

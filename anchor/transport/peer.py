@@ -154,6 +154,10 @@ class Peer:
         except (Malformed, InvalidMessage) as error:
             stream.cancel()
             self.link.failed(f"it answered with nonsense: {error}")
+        except Exception:  # the handler failed; the next stream must still be opened
+            _LOGGER.exception("failed to handle an answer of %s", self.id)
+            stream.cancel()
+            self.link.failed("its answer could not be handled")
         else:
             if not outbox.closed:
                 self.link.failed("it closed the stream")

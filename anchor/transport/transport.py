@@ -191,7 +191,10 @@ class Transport:
             for peer in list(self._peers.values()):
                 if last - before > 3 * pause:  # we were paused ourselves: nobody was silent
                     peer.link.forgive(last)
-                peer.check(last)
+                try:
+                    peer.check(last)
+                except Exception:  # one that cannot be judged must not hide the others
+                    _LOGGER.exception("failed to look after %s", peer.id)
 
     def send_snapshot(self, message: InstallSnapshot, source: SnapshotSource) -> None:
         """Send a snapshot's files and then the message itself; blocks until it is judged.
@@ -214,7 +217,11 @@ class Transport:
     # --- forwarding --------------------------------------------------------------------------
 
     def forward(self, leader_id: str) -> ForwardStream:
-        """Open a stream of questions to this member. Raises Unreachable if it is not known."""
+        """Open a stream of questions to this member. Raises Unreachable if it is not known.
+
+        Open it when there is something to ask: a stream on which nothing was said for
+        ``first_message_timeout_ms`` is ended by the other side.
+        """
         peer = self._peers.get(leader_id)
         if peer is None or self._stopped.is_set():
             raise Unreachable(f"{leader_id} is not a member we know")
