@@ -1,14 +1,12 @@
 """Build ``anchor.pyz``: anchor and all it needs in one file that a Python can run.
 
 ``python3 build_zipapp.py [--output FILE]`` needs nothing but Python 3.11 or later with ``venv``.
-Without a C compiler and Python's headers it leaves out the one dependency that has no wheel,
-and says so: anchor works without, with a slower HTTP parser.
 
 How it goes:
 
 1. A private virtual environment gets pip and the tools of ``.build/tools.txt``.
 2. The dependencies go to a staging directory, each file checked against the hashes in
-   ``.build/runtime.txt`` and ``.build/compiled.txt``. anchor itself is copied beside them, and
+   ``.build/runtime.txt``. anchor itself is copied beside them, and
    what nobody needs at run time (tests, C sources, type stubs) is removed.
 3. Everything is compiled. The compiled files are marked unchecked: the first start has nothing
    to compile, and a later one does not look at a single source file's time.
@@ -99,7 +97,6 @@ def build(output: Path) -> None:
         install(python, "tools")
         say("fetching the dependencies")
         install(python, "runtime", target=staging)
-        install_compiled(python, target=staging)
         package = staging / "anchor"
         shutil.copytree(ROOT / "anchor", package, ignore=shutil.ignore_patterns("__pycache__"))
         prune(staging)
@@ -152,22 +149,6 @@ def install(python: Path, lock: str, *options: str, target: Path | None = None) 
     hashes: list[str | Path] = ["--require-hashes", "--no-deps", "-r", LOCKS / f"{lock}.txt"]
     how = ["--retries", "10", "--no-compile", "--no-warn-script-location"]
     run([*pip, "install", *how, *source, *options, *where, *hashes])
-
-
-def install_compiled(python: Path, target: Path | None = None) -> bool:
-    """Compile and install what comes as source; False where that cannot be done.
-
-    Compiled with the tools of ``tools.txt`` (no others are fetched), not taken from pip's
-    cache, and without debug information, which would tell the path it was compiled at.
-    """
-    try:
-        install(python, "compiled", "--no-build-isolation", "--no-cache-dir", target=target)
-    except BuildError as error:
-        reasons = [line.strip() for line in str(error).splitlines() if "error: " in line]
-        why = reasons[-1] if reasons else str(error)
-        say(f"WITHOUT gunicorn-h1c, HTTP will be slower; it could not be compiled: {why[:150]}")
-        return False
-    return True
 
 
 def run(command: Sequence[str | Path]) -> None:

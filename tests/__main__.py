@@ -24,7 +24,6 @@ from build_zipapp import (
     check_interpreter,
     create_environment,
     install,
-    install_compiled,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def main(arguments: list[str]) -> int:
 
 def environment() -> Path:
     """Make the environment where there is none that fits; the path of its interpreter."""
-    locks = b"".join((LOCKS / f"{name}.txt").read_bytes() for name in ("development", "compiled"))
-    made_for = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode() + locks).hexdigest()
+    lock = (LOCKS / "development.txt").read_bytes()
+    made_for = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode() + lock).hexdigest()
     directory = ROOT / ".cache" / f"environment-{made_for[:12]}"
     finished = directory / "finished"
     if finished.exists():
@@ -59,7 +58,6 @@ def environment() -> Path:
     python = create_environment(directory)
     install(python, "tools")
     install(python, "development")
-    install_compiled(python)
     finished.touch()
     return python
 

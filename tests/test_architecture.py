@@ -40,7 +40,6 @@ FRAMEWORKS = frozenset(
         "greenlet",
         "grpc",
         "gunicorn",
-        "gunicorn_h1c",
         "rocksdict",
         "wcwidth",
         "zope",

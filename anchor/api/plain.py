@@ -2,40 +2,41 @@
 
 Strict on purpose: what is not obviously plain is left to Gunicorn's parser, which knows what to
 refuse and how. Nothing here may accept what that would not.
+
+One regular expression reads a head as a whole. Its repetitions are possessive: whatever is sent,
+it looks at each byte once (what backtracking could find would not be plain anyway).
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import NamedTuple
 
-from gunicorn_h1c import ParseError
-
-# This parser raises its own IncompleteError, which the package does not export, and its own
-# ParseError next to the package's.
-from gunicorn_h1c._parser_fast import IncompleteError, parse_request
-from gunicorn_h1c._parser_fast import ParseError as FastParseError
-
-from anchor.api.keys import HOST, KEY_PREFIX
-
-__all__ = ["IncompleteError", "Plain", "recognise"]
+from anchor.api.keys import HOST
 
 MAX_LINE_BYTES = 16 << 10  # a key of 4 KiB, each byte escaped, and some
 MAX_FIELDS = 64
-MAX_FIELD_BYTES = 4096
 MAX_HEAD_BYTES = 32 << 10
+
+_LINE = re.compile(rb"([A-Z]{3,6}+) (/kv/[!-~]*+) HTTP/1\.1\r\n")
+# RFC 9110 §5.6.2 and §5.5: a token, and what is visible, blank or beyond ASCII. No line begins
+# with a blank, so none continues the one before it.
+_FIELDS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t -~\x80-\xff]{0,4096}+\r\n){0,64}+\r\n")
+_BEGINNING = re.compile(rb"[A-Z]{0,6}+(?: (?:/[!-~]*+(?: [HTP/1.]*+\r?)?)?)?")
 
 _CLOSES = {b"close": True, b"keep-alive": False}
 _WITH_BODY = frozenset((b"PUT", b"POST"))
 _METHODS = _WITH_BODY | {b"GET", b"HEAD", b"DELETE"}
 
 # Names that mean something to the path a request takes. Any other changes nothing here.
-_HOST, _LENGTH, _CONNECTION, _CONSISTENCY, _ODD = range(1, 6)
+_HOST, _LENGTH, _CONNECTION, _CONSISTENCY, _TYPE, _ODD = range(1, 7)
 _MEANINGS = {
     b"host": _HOST,
     b"content-length": _LENGTH,
     b"connection": _CONNECTION,
     b"x-consistency": _CONSISTENCY,
+    b"content-type": _TYPE,  # ignored, but not twice
     b"transfer-encoding": _ODD,
     b"trailer": _ODD,
     b"te": _ODD,
@@ -54,6 +55,10 @@ _COMMON_SPELLINGS = {
 }
 
 
+class IncompleteError(Exception):
+    """The head may become a plain one, but has not all arrived yet."""
+
+
 class Plain(NamedTuple):
     """A plain request's head."""
 
@@ -67,20 +72,21 @@ class Plain(NamedTuple):
 
 def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
     """Read the head of a request; None if it is not plain, IncompleteError if there is more."""
-    try:
-        request = parse_request(buffer, 0, MAX_LINE_BYTES, MAX_FIELDS, MAX_FIELD_BYTES)
-    except (ParseError, FastParseError):
+    line = _LINE.match(buffer)
+    if line is None:
+        if len(buffer) < MAX_LINE_BYTES and _BEGINNING.fullmatch(buffer):
+            raise IncompleteError
         return None
-    method = request.method
-    target = request.path
-    if (
-        request.minor_version != 1
-        or method not in _METHODS
-        or not target.startswith(KEY_PREFIX)
-        or not target.isascii()
-    ):
+    head = _FIELDS.match(buffer, line.end())
+    if head is None:
+        if len(buffer) < MAX_HEAD_BYTES and b"\r\n\r\n" not in buffer and b"\n\n" not in buffer:
+            raise IncompleteError
         return None
-    fields = _fields(request.headers)
+    method, target = line.groups()
+    head_bytes = head.end()
+    if method not in _METHODS or line.end() > MAX_LINE_BYTES or head_bytes > MAX_HEAD_BYTES:
+        return None
+    fields = _fields(buffer[line.end() : head_bytes - 4])
     if fields is None:
         return None
     length = _body_bytes(fields.get(_LENGTH), method)
@@ -88,19 +94,19 @@ def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
     host = fields.get(_HOST)
     if length > max_body_bytes or close is None or host is None or not HOST.fullmatch(host):
         return None
-    consistency = fields.get(_CONSISTENCY)
-    return Plain(method, target, consistency, length, request.consumed, close)
+    return Plain(method, target, fields.get(_CONSISTENCY), length, head_bytes, close)
 
 
-def _fields(headers: tuple[tuple[bytes, bytes], ...]) -> dict[int, bytes] | None:
+def _fields(lines: bytes) -> dict[int, bytes] | None:
     """Return the fields that mean something, by meaning; None if there is an odd one."""
     found: dict[int, bytes] = {}
-    for name, value in headers:
+    for line in lines.split(b"\r\n"):
+        name, _, value = line.partition(b":")
         meaning = _COMMON_SPELLINGS.get(name) or _MEANINGS.get(name.lower())
         if meaning is not None:
             if meaning == _ODD or meaning in found:
                 return None
-            found[meaning] = value
+            found[meaning] = value.strip(b" \t")
     return found
 
 

@@ -128,6 +128,7 @@ def options(listener_fd: int) -> dict[str, Any]:
         # Raft node that is slow is no danger to its cluster, whereas a killed one is lost to it.
         "timeout": 0,
         "graceful_timeout": GRACEFUL_SECONDS,
+        "http_parser": "python",  # the same one everywhere, whatever else is installed
         "limit_request_line": 0,  # Source bounds the head as a whole
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,

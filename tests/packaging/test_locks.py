@@ -22,7 +22,7 @@ def pins(lock: str) -> set[str]:
 
 def test_every_dependency_of_the_project_is_locked_at_its_version() -> None:
     """The lock files follow pyproject.toml: whoever changes one runs .build/lock."""
-    assert set(PROJECT["project"]["dependencies"]) <= pins("runtime") | pins("compiled")
+    assert set(PROJECT["project"]["dependencies"]) <= pins("runtime")
     assert set(PROJECT["dependency-groups"]["build"]) <= pins("tools")
     assert set(PROJECT["dependency-groups"]["dev"]) <= pins("development")
 
