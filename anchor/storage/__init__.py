@@ -13,6 +13,9 @@ from anchor.storage.errors import (
 )
 from anchor.storage.memory_log import MemoryLog
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.scrub import Scrub
+from anchor.storage.snapshot_manifest import SnapshotManifest
+from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 
@@ -26,6 +29,10 @@ __all__ = [
     "MemoryLog",
     "RocksLog",
     "RocksState",
+    "Scrub",
+    "Snapshot",
+    "SnapshotManifest",
+    "SnapshotStore",
     "StorageError",
     "UnsupportedFormatError",
 ]

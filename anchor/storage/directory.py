@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from contextlib import ExitStack, closing
@@ -18,9 +17,11 @@ from anchor.storage.errors import (
     ForeignDirectoryError,
     StorageError,
 )
+from anchor.storage.files import sync_directory
 from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
 from anchor.storage.rocks_log import RocksLog
 from anchor.storage.scrub import Scrub
+from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 from anchor.storage.sync_mark import SyncMark
@@ -46,6 +47,7 @@ class DataDirectory:
     def __init__(self, path: Path, resources: ExitStack) -> None:
         self.path = path
         self._resources = resources
+        self.snapshots = SnapshotStore(path / SNAPSHOTS)
         self._database: RaftDatabase
         self.identity: Identity
         self.generation: int
@@ -101,6 +103,52 @@ class DataDirectory:
     def close(self) -> None:
         """Flush the state and close everything; may be called again. Blocking."""
         self._resources.close()
+
+    # Snapshots.
+
+    def create_snapshot(self) -> Snapshot:
+        """Make a snapshot of the state, durably; the log's snapshot is recorded apart. Blocking."""
+        return self.snapshots.create(self.state, self.identity.cluster_id)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in the place of state and log. Blocking; touch neither meanwhile.
+
+        ``state`` is another one afterwards: make a new state machine of it. A crash at any instant
+        leaves all of the old or all of the new. Raises CorruptionError for a damaged snapshot.
+        """
+        snapshot.verify()
+        generation = self.generation + 1
+        path = self._generation_path(generation)
+        snapshot.place(path)
+        state = RocksState(path)
+        try:
+            self._check_installed(snapshot, state)
+            self.log.install(snapshot.metadata, generation)
+            self.log.sync()
+        except BaseException:
+            state.close()
+            raise
+        previous, self.state, self.generation = self.state, state, generation
+        previous.close()
+        self._remove_leftovers()
+
+    def _check_installed(self, snapshot: Snapshot, state: RocksState) -> None:
+        machine = StateMachine(state)
+        metadata = snapshot.metadata
+        expected = (metadata.last_included_index, metadata.last_included_term)
+        if (machine.applied_index, machine.applied_term) != expected:
+            raise CorruptionError(snapshot.path, "is of another entry than its manifest says")
+        if snapshot.manifest.cluster_id != self.identity.cluster_id:
+            raise ForeignDirectoryError(
+                f"{snapshot.path}: belongs to cluster {snapshot.manifest.cluster_id}"
+            )
+
+    def _remove_leftovers(self) -> None:
+        """Remove states that are not live any more, or never came to be, and old snapshots."""
+        for path in (self.path / STATE).iterdir():
+            if path != self._generation_path(self.generation):
+                shutil.rmtree(path, ignore_errors=True)
+        self.snapshots.remove_old()
 
     # Opening, step by step.
 
@@ -164,11 +212,16 @@ class DataDirectory:
         state_path = self._generation_path(self.generation)
         with inspection.naming_the_file(state_path):
             self.state = RocksState(state_path)
-        self._resources.callback(self.state.close)
+        self._resources.callback(self._close_state)
         self._check_state()
+        self._remove_leftovers()
+
+    def _close_state(self) -> None:
+        """Close whichever state is live by then."""
+        self.state.close()
 
     def _check_state(self) -> None:
-        """The state holds nothing the log lacks, and the log all that the state lacks."""
+        """Raise CorruptionError if the log cannot have made the state, or cannot continue it."""
         try:
             applied_index = StateMachine(self.state).applied_index
         except FsmError as error:
@@ -204,12 +257,3 @@ class DataDirectory:
         self._database.write(changes)
         self.log.sync()
         self.identity = identity
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's list of files durable. Blocking."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

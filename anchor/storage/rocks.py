@@ -108,23 +108,23 @@ def open_raft(path: Path, *, create: bool = False, read_only: bool = False) -> R
     # and a log that is missing is noticed (anchor.storage.write_ahead_log).
     options.set_atomic_flush(True)
     options.set_max_total_wal_size(24 * _MEBIBYTE)
-    access = AccessType.read_only(False) if read_only else AccessType.read_write()
-    return _open(path, options, families, access)
+    return _open(path, options, families, read_only=read_only)
 
 
-def open_state(path: Path, *, create: bool = False) -> Rdict:
+def open_state(path: Path, *, create: bool = False, read_only: bool = False) -> Rdict:
     """Open a generation of the state. Blocking."""
     options = _database_options()
     options.create_if_missing(create)
     _buffers(options, count=3, size_bytes=8 * _MEBIBYTE)
     options.set_block_based_table_factory(_state_tables(Cache(16 * _MEBIBYTE)))
     options.set_compression_type(DBCompressionType.lz4())
-    return _open(path, options, None, AccessType.read_write())
+    return _open(path, options, None, read_only=read_only)
 
 
 def _open(
-    path: Path, options: Options, families: dict[str, Options] | None, access: AccessType
+    path: Path, options: Options, families: dict[str, Options] | None, *, read_only: bool
 ) -> Rdict:
+    access = AccessType.read_only(False) if read_only else AccessType.read_write()
     try:
         return Rdict(str(path), options, column_families=families, access_type=access)
     except Exception as error:  # noqa: BLE001 - the binding raises nothing narrower

@@ -22,9 +22,9 @@ class Scrub:
     """Passes over all tables of a node, a slice at a time.
 
     The caller sets the pace: a slice now and then from a native thread. A slice keeps the GIL for
-    about its time, and for one read of the disk at most beyond it; it leaves the caches as they are.
-    What is cached is taken from there, and read from the disk by a later pass; a write-ahead log is
-    not read.
+    about its time, and beyond it for one read of the disk at most; it leaves the caches as they
+    are. What is cached is taken from there, and read from the disk by a later pass; a write-ahead
+    log is not read.
     """
 
     def __init__(self, database: RaftDatabase, state: RocksState) -> None:

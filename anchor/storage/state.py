@@ -27,9 +27,9 @@ class RocksState:
     ``checkpoint`` (GIL held: milliseconds after a flush), ``close``.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self.path = path
-        self._rocks = rocks.open_state(path, create=create)
+        self._rocks = rocks.open_state(path, create=create, read_only=read_only)
         self._write_options = rocks.without_wal()
 
     def get(self, key: bytes) -> bytes | None:
