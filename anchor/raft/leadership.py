@@ -78,7 +78,8 @@ class Leadership:
                 self._departing.pop(member_id, None)
                 next_index = self._log.last_index + 1
                 self.progress[member_id] = Progress(self._options, next_index, self._next_session())
-        for member_id in self.progress.keys() - configuration.members.keys():
+        # Sorted: the order of a set differs from one process to the next.
+        for member_id in sorted(self.progress.keys() - configuration.members.keys()):
             left_at = self._core.configuration_index
             self._departing[member_id] = (left_at, self.progress.pop(member_id))
 
@@ -334,13 +335,18 @@ class Leadership:
             progress.become_probe(self._next_session())
 
     def snapshot_sent(self, member_id: str, *, success: bool) -> None:
-        """The shell has sent the snapshot, or could not. Its installation is acknowledged apart."""
+        """The snapshot has reached the member whole, or could not be sent.
+
+        Either way the next heartbeat finds out how far the member is: after a success it may have
+        crashed before the snapshot was durable there.
+        """
         progress = self._progress_of(member_id)
-        if progress is None or progress.state is not ProgressState.SNAPSHOT or success:
+        if progress is None or progress.state is not ProgressState.SNAPSHOT:
             return
-        progress.snapshot_index = 0
+        if not success:
+            progress.snapshot_index = 0  # back to where the logs last met
         progress.become_probe(self._next_session())
-        progress.paused, progress.must_send = True, False  # the next heartbeat tries again
+        progress.paused, progress.must_send = True, False
 
     def disconnected(self, member_id: str) -> None:
         """What was on its way may be lost."""

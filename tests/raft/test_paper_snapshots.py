@@ -98,6 +98,21 @@ def test_a_lost_answer_to_a_snapshot_is_made_up_for() -> None:
     assert cluster["n3"].commands == [b"after"]
 
 
+def test_a_member_that_crashed_before_its_snapshot_was_durable_gets_it_again() -> None:
+    """§7: sent whole is not installed: only what the member itself says counts."""
+    cluster = behind()
+    n3 = cluster["n3"]
+    n3.auto_persist = False
+    cluster.run(6)
+    assert n3.state.index == 7
+    n3.crash()
+    n3.auto_persist = True
+    n3.start()
+    assert n3.state.index == 0
+    cluster.run(10)
+    assert n3.state == cluster["n1"].state
+
+
 def install(
     index: int, term: int, *, message_term: int = 3, voters: tuple[str, ...] = ("n1", "n2", "n3")
 ) -> InstallSnapshot:
