@@ -1,8 +1,64 @@
-"""Everything a node keeps on its disk."""
+"""Everything a node keeps on its disk, and how it keeps its word about it.
+
+A :class:`DataDirectory` is opened by one process, whole or not at all. What belongs in it is in
+``DESIGN.md``; this page is the manual of whoever uses it.
+
+The caller's duties, in order
+=============================
+
+1. **Open** with ``DataDirectory.open(path, node_id)``. It makes the directory if there is nothing,
+   and refuses it if anything is wrong with it. A ``StorageError`` is one line for the user: which
+   file, what is wrong, what to do. Give the process a umask of ``0o077``: RocksDB makes files.
+2. **Belong**: while ``is_new``, either ``bootstrap`` a cluster or, once let into one,
+   ``set_cluster_id``. Both are durable when they return.
+3. **Append, then sync.** ``log.append`` is one write into the page cache; ``log.sync``, in a native
+   thread, makes durable what was appended before it was called. Promise nothing in between. Syncs
+   may run beside appends, not beside each other. An error of either is final: close, stop.
+4. **Apply only what is durable here.** The state has no log of its own, and RocksDB writes it to
+   disk when it likes. Were it ahead of the log after a power cut, nobody could tell that from a
+   log that lost its end, and so it is refused. ``anchor.raft`` hands out committed entries so.
+5. **Compact**: ``create_snapshot`` (native thread), ``log.record_snapshot(snapshot.metadata)``,
+   sync, ``log.drop_prefix(index)`` with an index the snapshot includes, less a tail for those that
+   are slow; later ``log.reclaim()`` (native thread).
+6. **Scrub**: from a native thread, ``scrub().step()`` every now and then; close the scrub before
+   the directory, and before ``install``.
+7. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
+   until it is opened again. Nothing synced is lost, but the node is out. So refuse clients' writes
+   while ``free_bytes()`` is less than :data:`RESERVE_BYTES`, which is room to finish what is under
+   way.
+
+What may be called where
+========================
+
+The binding keeps the GIL inside reads and writes and releases it inside syncs and flushes. So:
+
+=====================  =========================================================================
+hub-safe, some µs      ``log``: all but the following; ``state.get``, ``state.write``,
+                       ``free_bytes``. A read that misses the caches waits for the disk.
+blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``
+blocks, GIL held for   ``open``, ``bootstrap``, ``set_cluster_id``, ``create_snapshot``,
+some ms here or there  ``install``, ``close``; ``Scrub.step`` for the time it is given
+=====================  =========================================================================
+
+What is checked
+===============
+
+A torn end of the newest write-ahead log is what a crash leaves, and is accepted. Everything else is
+damage, and damage stops the start, or the read or the scrub that meets it (``CorruptionError``):
+
+- RocksDB checks the checksum of each log record at the start, and of each block of a table when it
+  is read.
+- It does not notice lengths that are wrong, holes, logs that are missing
+  (:mod:`~anchor.storage.write_ahead_log`), and cannot know what it once had
+  (:mod:`~anchor.storage.sync_mark`). We do, and look before RocksDB may repair
+  (:mod:`~anchor.storage.inspection`).
+- Identity, format, an unbroken log, a hard state not older than the log, and a state that this log
+  can have made and can continue are checked at each opening.
+"""
 
 from __future__ import annotations
 
-from anchor.storage.directory import DataDirectory
+from anchor.storage.directory import RESERVE_BYTES, DataDirectory
 from anchor.storage.errors import (
     CorruptionError,
     DiskFullError,
@@ -20,6 +76,7 @@ from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 
 __all__ = [
+    "RESERVE_BYTES",
     "CorruptionError",
     "DataDirectory",
     "DiskFullError",

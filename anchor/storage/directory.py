@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from contextlib import ExitStack, closing
@@ -36,6 +37,9 @@ MARK_FILE = "synced"
 RAFT_DATABASE = "raft.db"
 STATE = "state"
 SNAPSHOTS = "snapshots"
+
+# Room for what is under way: write-ahead logs (12 MiB), and a flush of what the buffers hold.
+RESERVE_BYTES = 32 << 20
 
 _OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS}
 _HARMLESS = {"lost+found"}  # what a file system puts at its own root
@@ -95,6 +99,11 @@ class DataDirectory:
         entry = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
         self.log.append([entry], HardState(term=1))
         self._join_cluster(cluster_id, Changes(self._database))
+
+    def free_bytes(self) -> int:
+        """Give how much space this process may still use on the disk. Hub-safe."""
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize
 
     def scrub(self) -> Scrub:
         """Give a new scrub of all that is open here; close it before the directory."""

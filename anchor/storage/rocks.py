@@ -95,19 +95,22 @@ def open_raft(path: Path, *, create: bool = False, read_only: bool = False) -> R
     for name, size_bytes in (
         ("default", _MEBIBYTE // 4),
         (STABLE_FAMILY, _MEBIBYTE // 4),
-        (LOG_FAMILY, 8 * _MEBIBYTE),
+        (LOG_FAMILY, 4 * _MEBIBYTE),
     ):
         families[name] = family = Options(raw_mode=True)
         _buffers(family, count=3, size_bytes=size_bytes)
         family.set_block_based_table_factory(_log_tables(cache))
         family.set_compression_type(DBCompressionType.none())
+        # Small, because the newest table of the log is merged again each time: the count of writes
+        # (anchor.storage.raft_database) lies behind all entries.
+        family.set_target_file_size_base(8 * _MEBIBYTE)
     options = _database_options()
     options.create_if_missing(create)
     options.create_missing_column_families(create)
     # Both families are flushed together, so that no table is ahead of a log that others need,
     # and a log that is missing is noticed (anchor.storage.write_ahead_log).
     options.set_atomic_flush(True)
-    options.set_max_total_wal_size(24 * _MEBIBYTE)
+    options.set_max_total_wal_size(12 * _MEBIBYTE)
     return _open(path, options, families, read_only=read_only)
 
 

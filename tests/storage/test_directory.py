@@ -333,6 +333,12 @@ def test_stable_records_that_make_no_sense_are_refused(
     assert complaint in message
 
 
+def test_the_space_left_is_known(tmp_path: Path) -> None:
+    """As the disk has it."""
+    with opened(tmp_path / "d") as directory:
+        assert 0 < directory.free_bytes() <= shutil.disk_usage(tmp_path).total
+
+
 def test_an_entry_that_is_none_is_refused_when_read(path: Path) -> None:
     """Its bytes are whole, but do not say what they are."""
     tamper(path, lambda batch, database: batch.put((3).to_bytes(8), b"\x09", database.log_handle))
