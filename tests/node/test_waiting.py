@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gevent
+
 from anchor.node.errors import NoLeader
 from anchor.node.waiting import Signal, Waiter
 
