@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent.threadpool import ThreadPool
 
 from anchor.fsm import FsmError
 from anchor.node.consistency import Consistency
+from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
 from anchor.node.membership import Membership
@@ -93,9 +93,9 @@ class Node:
         self.forwarding = Forwarding(self.replica, parts.transport)
         self.membership = Membership(self, parts)
         self._wake = Signal()
-        self._to_persist = Signal()
-        self._disk = ThreadPool(1)
-        self._sync_began: float | None = None
+        self._disk = Disk(parts.directory.log.sync)
+        self._syncing = 0  # the number of the newest Ready that the sync under way covers
+        self._sync_began = 0.0
         self._ticks_done = 0
         self._started = clock()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -130,7 +130,7 @@ class Node:
         self._fail_all("the node is stopping; nothing was done")
         gevent.killall(self._greenlets, timeout=1)
         self._transport.stop(0.3)
-        self._disk.join()
+        self._disk.stop()
         self._parts.directory.close()
 
     def _fail_all(self, why: str) -> None:
@@ -159,20 +159,15 @@ class Node:
         while not self._dead:
             self._wake.wait()
             self.replica.work()
-            if self.replica.unsynced:
-                self._to_persist.set()
 
     def _persist(self) -> None:
-        log = self._parts.directory.log
         while not self._dead:
-            self._to_persist.wait()
-            while self.replica.unsynced and not self._dead:
-                number = self.replica.written
-                self._sync_began = clock()
-                self._disk.apply(log.sync)
-                self._sync_began = None
-                self.replica.synced(number)
-                self._wake.set()
+            self._disk.wait()
+            number, self._syncing = self._syncing, 0
+            self.replica.synced(number)
+            if self.replica.unsynced:
+                self.written()
+            self._wake.set()
 
     def _tick(self) -> None:
         while not self._dead:
@@ -193,8 +188,8 @@ class Node:
         now = time.monotonic()
         self.replica.writes.expire(now, self._leader_known)
         self.replica.reads.expire(now, self._leader_known)
-        began = self._sync_began
-        if began is not None and clock() - began > self._parts.election_timeout_seconds:
+        syncing_seconds = clock() - self._sync_began if self._syncing else 0.0
+        if syncing_seconds > self._parts.election_timeout_seconds:
             # Followers would wait for it at every commit that needs this disk; let another lead.
             self.raft.step_down()
 
@@ -302,6 +297,13 @@ class Node:
         self.membership.expel(member_id, timeout_seconds)
 
     # ----------------------------------------------------------------- replica.Outside
+
+    def written(self) -> None:
+        """Begin to make the log durable, unless that is under way already."""
+        if not self._syncing:
+            self._syncing = self.replica.written
+            self._sync_began = clock()
+            self._disk.begin()
 
     def send(self, messages: Sequence[Message]) -> None:
         """Pass the core's messages on."""

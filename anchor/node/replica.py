@@ -46,6 +46,9 @@ class Log(Protocol):
 class Outside(Protocol):
     """Whoever carries things out of the replica. No call blocks, none fails."""
 
+    def written(self) -> None:
+        """The log has something that is not durable yet: see ``unsynced``."""
+
     def send(self, messages: Sequence[Message]) -> None:
         """To members, soon."""
 
@@ -192,6 +195,7 @@ class Replica:
         if ready.must_persist:
             self._log.append(ready.entries, ready.hard_state)
             self.written = ready.number
+            self._outside.written()
         if ready.messages:
             self._outside.send(ready.messages)
         if ready.messages_after_persist:
