@@ -199,11 +199,6 @@ class Configurations:
         """The newest one that is known to be committed."""
         return self._by_index[0][1]
 
-    @property
-    def committed_index(self) -> int:
-        """Where the committed one was appended."""
-        return self._by_index[0][0]
-
     def append(self, index: int, configuration: Configuration) -> None:
         """Put one into force."""
         self._by_index.append((index, configuration))

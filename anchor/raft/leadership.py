@@ -369,14 +369,13 @@ class Leadership:
         return self.progress[member_id].match_index
 
     def committed(self) -> None:
-        """The commit index has advanced."""
+        """The commit index has advanced, and so has come to an entry of this term (§5.4.2)."""
         while self._uncommitted and self._uncommitted[0][0] <= self._log.commit_index:
             self._uncommitted_bytes -= self._uncommitted.popleft()[1]
         core = self._core
-        if self.has_committed_in_term:
-            for context in self._rounds.take_held():
-                self.read_index(context)
-        if core.configuration_index > self._log.commit_index or not self.has_committed_in_term:
+        for context in self._rounds.take_held():
+            self.read_index(context)
+        if core.configuration_index > self._log.commit_index:
             return
         if core.configuration.is_joint:
             # Thesis §4.3: C_old,new is committed, so C_new can be appended.

@@ -96,9 +96,7 @@ class Log:
         return index
 
     def entries(self, low: int, max_bytes: int) -> Sequence[Entry]:
-        """From ``low`` on, as many as fit; one at least, where there is one. Raises Compacted."""
-        if low > self.last_index:
-            return ()
+        """From ``low``, which is in the log, on: as many as fit, and at least one; or Compacted."""
         if low < self._offset:
             return self._storage.entries(low, self._offset - 1, max_bytes)
         return self._slice(low, self.last_index, max_bytes)

@@ -390,11 +390,9 @@ class Raft:
         if granted and not message.pre_vote:
             self.voted_for = message.sender
             self._start_election_timer()
-        # In term 0 there is nothing to tell, and no message can carry it.
-        if term:
-            self._promises.append(
-                RequestVoteResponse(term, self.id, message.sender, granted, message.pre_vote)
-            )
+        self._promises.append(
+            RequestVoteResponse(term, self.id, message.sender, granted, message.pre_vote)
+        )
 
     def _on_vote_response(self, message: RequestVoteResponse) -> None:
         granted_pre_vote = message.pre_vote and message.vote_granted

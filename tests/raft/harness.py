@@ -16,6 +16,7 @@ from anchor.raft import (
     EntryKind,
     HardState,
     InstallSnapshot,
+    InstallSnapshotResponse,
     Member,
     Message,
     Options,
@@ -148,14 +149,24 @@ class Cluster:
         return delivered
 
     def hand_over(self, message: Message) -> None:
-        """Let ``message`` arrive. A snapshot's sender hears how its transfer went."""
+        """Let ``message`` arrive. A snapshot's sender hears how its transfer went.
+
+        A failure is noticed at once; that all went well, when the receiver's answer comes.
+        """
         recipient = self.servers.get(message.recipient)
         arrived = recipient is not None and recipient.up
         if arrived and recipient is not None:
             recipient.step(message)
-        sender = self.servers.get(message.sender)
-        if isinstance(message, InstallSnapshot) and sender is not None and sender.up:
-            sender.snapshot_sent(message.recipient, success=arrived)
+        if isinstance(message, InstallSnapshot) and not arrived:
+            self.report_transfer(message.sender, message.recipient, success=False)
+        if isinstance(message, InstallSnapshotResponse):
+            self.report_transfer(message.recipient, message.sender, success=True)
+
+    def report_transfer(self, sender: str, recipient: str, *, success: bool) -> None:
+        """Let ``sender`` hear what became of the snapshot it sent."""
+        server = self.servers.get(sender)
+        if server is not None and server.up:
+            server.snapshot_sent(recipient, success=success)
 
     # Faults ------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class Server:
         self.watchers = watchers
         self.auto_persist = True
         self.auto_apply = True
+        self.is_busy = False  # more calls come before the next Ready is taken
         self.lives = 0
         self.flushed = AppliedState()  # what of the state machine survives a crash
         self.start()
@@ -139,7 +140,7 @@ class Server:
         self.unapplied: deque[Entry] = deque()
         self.role_changes = 0
         self.raft = Raft(self.id, self.disk, self.options, self.rng, applied_index=self.state.index)
-        self._settle()
+        self.settle()
 
     def crash(self, keep: int = 0) -> None:
         """Lose all that is not durable; the disk still got to the oldest ``keep`` writes."""
@@ -154,60 +155,63 @@ class Server:
         """Let time pass: ``ticks`` calls of ``tick(elapsed)``."""
         for _ in range(ticks):
             self.raft.tick(elapsed)
-            self._settle()
+            self.settle()
 
     def step(self, message: Message) -> None:
         """Receive ``message``; what the core raises is raised."""
         try:
             self.raft.step(message)
         finally:
-            self._settle()
+            self.settle()
 
     def campaign(self) -> None:
         """Ask the core to campaign."""
         self.raft.campaign()
-        self._settle()
+        self.settle()
 
     def propose(self, *payloads: bytes) -> Proposed:
         """Propose commands."""
         proposed = self.raft.propose(payloads)
-        self._settle()
+        self.settle()
         return proposed
 
     def propose_configuration(self, target: Configuration) -> Proposed:
         """Propose to change the configuration."""
         proposed = self.raft.propose_configuration(target)
-        self._settle()
+        self.settle()
         return proposed
 
     def read_index(self, context: Hashable) -> None:
         """Ask for a linearizable read point."""
         self.raft.read_index(context)
-        self._settle()
+        self.settle()
 
     def want_commit(self, member_id: str, index: int) -> None:
         """Ask the core to tell ``member_id`` at once when ``index`` is committed."""
         self.raft.want_commit(member_id, index)
-        self._settle()
+        self.settle()
 
     def transfer_leadership(self, member_id: str) -> None:
         """Ask the core to hand over to ``member_id``."""
         self.raft.transfer_leadership(member_id)
-        self._settle()
+        self.settle()
 
     def disconnected(self, member_id: str) -> None:
         """Report a broken stream."""
         self.raft.disconnected(member_id)
-        self._settle()
+        self.settle()
 
     def snapshot_sent(self, member_id: str, *, success: bool) -> None:
         """Report what became of a snapshot's transfer."""
         self.raft.snapshot_sent(member_id, success)
-        self._settle()
+        self.settle()
 
     # The shell's duties ------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Take and handle all there is to do, unless busy."""
+        if self.is_busy:
+            return
         rounds = 0
         while self.raft.has_ready():
             self._handle(self.raft.ready())
@@ -253,7 +257,7 @@ class Server:
     def persist(self, count: int | None = None) -> None:
         """Let the disk finish the oldest ``count`` writes, and report them."""
         self._persist(count)
-        self._settle()
+        self.settle()
 
     def _persist(self, count: int | None) -> None:
         number = self.disk.sync(count)
@@ -266,7 +270,7 @@ class Server:
     def apply(self, count: int | None = None) -> None:
         """Let the state machine apply the next ``count`` committed entries, and report it."""
         self._apply(count)
-        self._settle()
+        self.settle()
 
     def _apply(self, count: int | None) -> None:
         for _ in range(len(self.unapplied) if count is None else min(count, len(self.unapplied))):

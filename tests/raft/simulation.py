@@ -19,10 +19,10 @@ import sys
 import time
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from anchor.raft import Message, Options, Refused
+from anchor.raft import InstallSnapshot, Message, Options, Refused
 from tests.raft.harness import Cluster, configuration
 from tests.raft.lossy import CALM, LossyNetwork, Weather
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 IDS = ("n1", "n2", "n3", "n4", "n5")
 OPTIONS = Options(
-    election_timeout_ticks=20,
-    heartbeat_ticks=4,
-    lease_ticks=14,
+    election_timeout_ticks=10,
+    heartbeat_ticks=2,
+    lease_ticks=6,
     max_append_bytes=60,
     max_inflight_appends=4,
     max_inflight_bytes=400,
@@ -41,8 +41,8 @@ OPTIONS = Options(
     max_committed_bytes=200,
     max_log_cache_bytes=300,
 )
-DRIFT = 0.08  # lease_ticks leaves more than this: 14 / 0.92 + 2 < 20 / 1.08
-STEPS = 600
+DRIFT = 0.08  # lease_ticks leaves more than this: 6 / 0.92 + 2 < 10 / 1.08
+STEPS = 400
 MESSAGES_A_STEP_MAX = 5000
 CONVERGENCE_STEPS_MAX = 800
 
@@ -65,6 +65,7 @@ class Climate:
     change: float
     compact: float
     disconnect: float
+    busy: float  # per server: calls pile up before a Ready is taken
     campaign: float
 
     @classmethod
@@ -88,8 +89,9 @@ class Climate:
             read=rng.choice([0.0, 0.2, 0.5]),
             transfer=often(0.03),
             change=often(0.06),
-            compact=often(0.05),
+            compact=often(0.15),
             disconnect=often(0.02),
+            busy=rng.choice([0.0, 0.0, 0.5, 1.0]),
             campaign=often(0.01),
         )
 
@@ -108,7 +110,7 @@ class Simulation:
         self.network = LossyNetwork(self.rng)
         self.cluster = Cluster(
             IDS[: self.rng.choice([3, 3, 4, 5, 5])],
-            options=OPTIONS,
+            options=replace(OPTIONS, max_log_cache_bytes=self.rng.choice([0, 0, 300])),
             eager=self.rng.random() < 0.5,
             network=self.network,
             rng=lambda member_id: random.Random(f"{seed} {member_id}"),
@@ -148,6 +150,8 @@ class Simulation:
     def _pass_time(self) -> None:
         self.step += 1
         self.network.step = self.step
+        for server in self.servers:
+            server.is_busy = self.rng.random() < self.climate.busy
         duties = [self._tick, self._receive]
         self.rng.shuffle(duties)  # who wakes up may hear the clock first, or the messages
         for duty in duties:
@@ -185,10 +189,10 @@ class Simulation:
                 continue
             self._note(message)
             self.cluster.hand_over(message)
-        for snapshot in self.network.failed_transfers():
-            sender = self.cluster.servers[snapshot.sender]
-            if sender.up:
-                sender.snapshot_sent(snapshot.recipient, success=False)
+            if isinstance(message, InstallSnapshot) and recipient.up and self.rng.random() < 0.5:
+                self.cluster.report_transfer(message.sender, message.recipient, success=True)
+        for lost in self.network.failed_transfers():
+            self.cluster.report_transfer(lost.sender, lost.recipient, success=False)
 
     def _note(self, message: Message) -> None:
         kind = type(message).__name__
@@ -197,6 +201,8 @@ class Simulation:
         self.seen[kind] += 1
 
     def _work(self, server: Server) -> None:
+        server.is_busy = False
+        server.settle()
         if server.disk.queue and self.rng.random() < self.climate.persist:
             server.persist(self.rng.randint(1, 3))
         if server.unapplied and self.rng.random() < self.climate.apply:

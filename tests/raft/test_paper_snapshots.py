@@ -105,6 +105,7 @@ def test_a_member_that_crashed_before_its_snapshot_was_durable_gets_it_again() -
     n3.auto_persist = False
     cluster.run(6)
     assert n3.state.index == 7
+    cluster.report_transfer("n1", "n3", success=True)
     n3.crash()
     n3.auto_persist = True
     n3.start()

@@ -5,6 +5,8 @@ Traps 11 and 12 (reads and leases) have ``test_traps_reads.py`` to themselves.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from anchor.raft import (
@@ -29,6 +31,7 @@ from tests.raft.messages import (
     vote,
 )
 from tests.raft.network import between
+from tests.raft.server import OPTIONS
 
 
 def led(voters: int = 3, *, learners: tuple[str, ...] = ()) -> Cluster:
@@ -253,7 +256,8 @@ def test_trap_5_nothing_committed_is_ever_truncated() -> None:
 
 def test_trap_5_an_append_below_the_commit_index_is_answered_with_what_is_known() -> None:
     """§5.3: a stale append from before a compaction is acknowledged up to the commit index."""
-    cluster = led(3)
+    cluster = Cluster(3, options=replace(OPTIONS, max_log_cache_bytes=0))
+    cluster.elect("n1")
     cluster.commit(b"a", b"b", b"c")
     n2 = cluster["n2"]
     n2.compact()
