@@ -164,7 +164,9 @@ class Log:
         self._offset = index + 1
         self._unwritten = index + 1
         self._before = (index, term)
-        self.persisted_index = 0  # until the snapshot is durable
+        # Nothing is durable until the snapshot is, and what is being written will be dropped then.
+        self.persisted_index = 0
+        self._writes = deque((number, 0) for number, _ in self._writes)
         self.commit_index = index
         self.handed_out_index = index
 

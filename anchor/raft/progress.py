@@ -75,10 +75,10 @@ class Progress:
         self._start_session(session)
 
     def become_replicate(self) -> None:
-        """The logs meet at ``match_index``: send ahead from there."""
+        """The logs meet at the probe, though its disk may not have all of that yet: send ahead."""
         self.state = ProgressState.REPLICATE
         self.paused = False
-        self.next_index = self.match_index + 1
+        self.next_index = max(self.next_index, self.match_index + 1)
         self._forget_inflight()
 
     def become_snapshot(self, snapshot_index: int, snapshot_term: int, session: int) -> None:

@@ -114,6 +114,22 @@ def test_a_member_that_crashed_before_its_snapshot_was_durable_gets_it_again() -
     assert n3.state == cluster["n1"].state
 
 
+def test_a_member_whose_snapshot_is_not_durable_yet_is_not_sent_it_twice() -> None:
+    """§7: its core has it and goes on from there; only its acknowledgement waits for the disk."""
+    cluster = behind()
+    n3 = cluster["n3"]
+    n3.auto_persist = False
+    cluster.run(6)
+    assert n3.state.index == 7
+    cluster.report_transfer("n1", "n3", success=True)
+    cluster.run(6)
+    assert len([m for m in cluster.network.sent if isinstance(m, InstallSnapshot)]) == 1
+    n3.auto_persist = True
+    n3.persist()
+    cluster.commit(b"after")
+    assert n3.commands == [b"after"]
+
+
 def install(
     index: int, term: int, *, message_term: int = 3, voters: tuple[str, ...] = ("n1", "n2", "n3")
 ) -> InstallSnapshot:

@@ -11,12 +11,12 @@ import pytest
 
 from tests.raft.simulation import Simulation
 
-SEEDS_A_TEST = 20
+SEEDS_A_TEST = 10
 # Seeds that once found something, and what. They stay.
 KEPT_SEEDS: dict[int, str] = {}
 
 
-@pytest.mark.parametrize("first", range(0, 200, SEEDS_A_TEST))
+@pytest.mark.parametrize("first", range(0, 100, SEEDS_A_TEST))
 def test_nothing_is_ever_broken(first: int) -> None:
     """The invariants hold at every step, and the cluster agrees once all is healed."""
     for seed in range(first, first + SEEDS_A_TEST):

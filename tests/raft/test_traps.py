@@ -31,7 +31,7 @@ from tests.raft.messages import (
     vote,
 )
 from tests.raft.network import between
-from tests.raft.server import OPTIONS
+from tests.raft.server import OPTIONS, AppliedState
 
 
 def led(voters: int = 3, *, learners: tuple[str, ...] = ()) -> Cluster:
@@ -674,3 +674,39 @@ def test_trap_4_a_write_under_way_does_not_vouch_for_the_one_that_undoes_it() ->
     assert n1.commands == []
     n1.persist(1)
     assert n1.commands == [b"2@2", b"3@2", b"4@4"]
+
+
+def test_trap_4_writes_under_way_do_not_vouch_for_a_log_a_snapshot_replaced() -> None:
+    """Entries 2 to 6 are being written; a snapshot up to 4 replaces them, then new ones follow.
+
+    When the first write is durable, n1 must not take the new entries for durable.
+    """
+    cluster = Cluster(3)
+    n1 = cluster["n1"]
+    cluster.states[4] = AppliedState(4, 3, 44, cluster.initial, 1)
+    n1.auto_persist = False
+    n1.step(append_entries(2, (1, 1), [2, 2, 2, 2, 2], sender="n2"))
+    metadata = cluster.states[4].metadata()
+    n1.step(InstallSnapshot(3, "n3", "n1", metadata, session=1))
+    n1.step(append_entries(3, (4, 3), [3], sender="n3", commit=5))
+    n1.persist(1)
+    assert n1.commands == []
+    n1.persist(1)
+    assert n1.commands == []
+    n1.persist()
+    assert n1.commands == [b"5@3"]
+
+
+def test_trap_4_a_heartbeat_is_answered_while_the_disk_is_slow() -> None:
+    """A slow disk must not look like a dead member: the answer says what is durable so far."""
+    cluster = led(3)
+    n2 = cluster["n2"]
+    n2.auto_persist = False
+    cluster["n1"].propose(b"x")
+    cluster.deliver()
+    cluster.network.take_sent()
+    cluster.tick(cluster.options.heartbeat_ticks, only=["n1"])
+    cluster.deliver()
+    answers = [m for m in sent(cluster, AppendEntriesResponse) if m.sender == "n2"]
+    assert [m.match_index for m in answers] == [2]
+    assert cluster["n1"].raft.progress["n2"].next_index == 4
