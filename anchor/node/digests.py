@@ -3,8 +3,8 @@
 Every state machine keeps a running digest over all it has applied. Now and then the leader asks
 all voters for theirs at one index. With a majority for one digest, every member that has another
 is told so, itself included, and stops: a state machine that went its own way (a flipped bit in
-memory, a bug that depends on the machine) must not answer anybody. Without a majority nobody can
-tell who is right, and all who were asked stop.
+memory, a bug that depends on the machine) must not answer anybody. If all voters were asked and no
+majority agrees, nobody can tell who is right, and all of them stop.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anchor.fsm import StateMachine
+    from anchor.raft import Raft
     from anchor.transport import CompareDigest, Transport
 
 _log = logging.getLogger("anchor.node")
@@ -37,12 +38,12 @@ class Digests:
 
     def __init__(
         self,
-        member_id: str,
+        raft: Raft,
         machine: StateMachine,
         transport: Transport,
         die: Callable[[str], None],
     ) -> None:
-        self._member_id = member_id
+        self._raft = raft
         self._machine = machine
         self._transport = transport
         self._die = die
@@ -52,7 +53,8 @@ class Digests:
     def asked(self, question: CompareDigest) -> bytes | None:
         """The leader asks for the digest at an index, or says what the majority has there."""
         own = self._machine.digest_at(question.applied_index)
-        self._judge(question.applied_index, own, question.majority_digest)
+        if question.sender == self._raft.leader_id:  # nobody else has a majority to speak for
+            self._judge(question.applied_index, own, question.majority_digest)
         return own
 
     def _judge(self, index: int, own: bytes | None, right: bytes) -> None:
@@ -73,13 +75,15 @@ class Digests:
         own = self._machine.digest_at(index)
         if own is None or index <= self._compared_index:
             return
-        digests = {self._member_id: own, **self._ask(voters, index)}
+        digests = {self._raft.id: own, **self._ask(voters, index)}
         self._compared_index = index
         if len(set(digests.values())) < 2:
             return
         right = majority_digest(digests, len(voters))
         if right is None:
             _log.critical("no majority agrees on what was applied up to entry %d", index)
+            if digests.keys() != voters:
+                return  # those who are missing will decide it
             # A digest nobody has: all stop, since nobody can be vouched for.
             right = bytes(len(own))
         self._ask(frozenset(digests), index, right)
@@ -87,7 +91,7 @@ class Digests:
 
     def _ask(self, voters: frozenset[str], index: int, right: bytes = b"") -> dict[str, bytes]:
         digests = {}
-        for voter in sorted(voters - {self._member_id}):
+        for voter in sorted(voters - {self._raft.id}):
             if not self._transport.connected(voter):
                 continue
             try:

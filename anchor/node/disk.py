@@ -7,9 +7,11 @@ queue in C on the way there and a watcher on the way back.
 
 from __future__ import annotations
 
+import time
 from _queue import SimpleQueue  # the native one: gevent patches what queue exports
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent import get_hub, getcurrent
 from gevent.monkey import get_original
 
@@ -55,12 +57,17 @@ class Disk:
         if error is not None:
             raise error
 
-    def stop(self) -> None:
-        """End the thread, after the call that is under way. Blocks the hub for as long."""
+    def stop(self, timeout_seconds: float) -> bool:
+        """End the thread, after the call that is under way; False if that does not end in time."""
         self._begun.put(False)
-        self._ended.acquire()
+        deadline = time.monotonic() + timeout_seconds
+        while not self._ended.acquire(False):
+            if time.monotonic() > deadline:
+                return False
+            gevent.sleep(0.002)  # the thread cannot wake a greenlet any more
         self._watcher.stop()
         self._watcher.close()
+        return True
 
     def _run(self) -> None:
         """The native thread."""

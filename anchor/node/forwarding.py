@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, check_batch
 from anchor.raft import NotLeader, Refused
-from anchor.transport import ForwardClosed, ForwardRequest, ForwardResponse, Unreachable
+from anchor.transport import ForwardRequest, ForwardResponse, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,8 +32,9 @@ class Forwarding:
         self._transport = transport
         self._stream: ForwardStream | None = None
         self._number = 0
-        # What was asked by this number: the batches, or the number of the replica's question.
-        self._asked: OrderedDict[int, Sequence[Batch] | int] = OrderedDict()
+        # By the number of the request: the replica's question, or the batches handed over.
+        self._questions: dict[int, int] = {}
+        self._proposals: OrderedDict[int, Sequence[Batch]] = OrderedDict()
 
     # ----------------------------------------------------------------- as one who asks
 
@@ -43,28 +44,39 @@ class Forwarding:
         size_bytes = 0
         for batch in batches:
             if part and size_bytes + len(batch.payload) > MAX_REQUEST_BYTES:
-                self._propose(leader_id, part)
+                if not self._propose(leader_id, part):
+                    # What comes later must not overtake it.
+                    self._replica.writes_refused(batches[batches.index(batch) :])
+                    return
                 part, size_bytes = [], 0
             part.append(batch)
             size_bytes += len(batch.payload)
         if part:
             self._propose(leader_id, part)
 
-    def _propose(self, leader_id: str, batches: Sequence[Batch]) -> None:
+    def _propose(self, leader_id: str, batches: Sequence[Batch]) -> bool:
         try:
             stream = self._open(leader_id)
-            number = self._remember(batches)
-            stream.propose(number, [batch.payload for batch in batches])
-        except (Unreachable, ForwardClosed):
+            self._number += 1
+            stream.propose(self._number, [batch.payload for batch in batches])
+        except TransportError:
             self._replica.writes_refused(batches)
+            return False
+        self._proposals[self._number] = batches
+        if len(self._proposals) > MAX_REMEMBERED:
+            self._proposals.popitem(last=False)
+        return True
 
     def read(self, leader_id: str, question: int, *, lease: bool) -> None:
         """Ask the leader for a read index."""
         try:
             stream = self._open(leader_id)
-            stream.read_index(self._remember(question), lease=lease)
-        except (Unreachable, ForwardClosed):
+            self._number += 1
+            stream.read_index(self._number, lease=lease)
+        except TransportError:
             self._replica.read_aborted(question)
+        else:
+            self._questions[self._number] = question
 
     def _open(self, leader_id: str) -> ForwardStream:
         stream = self._stream
@@ -72,34 +84,31 @@ class Forwarding:
             return stream
         if stream is not None:
             stream.close()
-        self._asked.clear()
+        self._forget()
         self._stream = self._transport.forward(leader_id)
         return self._stream
 
-    def _remember(self, asked: Sequence[Batch] | int) -> int:
-        self._number += 1
-        self._asked[self._number] = asked
-        if len(self._asked) > MAX_REMEMBERED:
-            self._asked.popitem(last=False)
-        return self._number
+    def _forget(self) -> None:
+        self._questions.clear()
+        self._proposals.clear()
 
     def answered(self, leader_id: str, response: ForwardResponse) -> None:
         """The leader answered: a read index, or a refusal."""
         if self._stream is None or self._stream.leader_id != leader_id:
             return
-        asked = self._asked.pop(response.number, None)
-        if isinstance(asked, int):
-            if response.error_code:
-                self._replica.read_aborted(asked)
-            else:
-                self._replica.read_confirmed(asked, response.read_index)
-        elif asked is not None:
-            self._replica.writes_refused(asked)
+        question = self._questions.pop(response.number, None)
+        batches = self._proposals.pop(response.number, None)
+        if question is not None and response.error_code:
+            self._replica.read_aborted(question)
+        elif question is not None:
+            self._replica.read_confirmed(question, response.read_index)
+        elif batches is not None:
+            self._replica.writes_refused(batches)
 
     def broken(self, leader_id: str) -> None:
         """The stream to the leader is gone."""
         if self._stream is not None and self._stream.leader_id == leader_id:
-            self._asked.clear()
+            self._forget()
             self._stream = None
             self._replica.lost_touch()
 

@@ -48,12 +48,14 @@ _log = logging.getLogger("anchor.membership")
 T = TypeVar("T")
 
 DIAL_SECONDS = 2.0
-RETRY_SECONDS = 0.05  # while another change is under way
+RETRY_SECONDS = 0.02  # while a change is under way
 STEWARD_SECONDS = 0.1
 DIGEST_SECONDS = 1.0
 CAUGHT_UP_ENTRIES = 64  # a learner this close to the commit index can vote
 JOIN_BACKOFF_SECONDS = (0.1, 2.0)
 JOIN_PATIENCE_SECONDS = 2.0
+JOIN_CALL_SECONDS = 5.0
+DEPARTED_SECONDS = 30.0  # how long one who was removed is still told so
 
 
 class Membership:
@@ -66,8 +68,8 @@ class Membership:
         self._directory = parts.directory
         self._peers = parts.peers
         self.itself = parts.itself
-        self.digests = Digests(parts.raft.id, parts.machine, parts.transport, node.die)
-        self._departing: dict[str, Member] = {}
+        self.digests = Digests(parts.raft, parts.machine, parts.transport, node.die)
+        self._departing: dict[str, tuple[float, Member]] = {}  # and when it left
         self._configuration = Configuration()
 
     # ----------------------------------------------------------------- who is who
@@ -91,12 +93,9 @@ class Membership:
     def configuration_changed(self, configuration: Configuration) -> None:
         """Another configuration is in force."""
         before, self._configuration = self._configuration, configuration
-        # One who was removed still has to hear that it was.
         gone = {i: m for i, m in before.members.items() if i not in configuration.members}
-        self._departing = {
-            i: m for i, m in {**self._departing, **gone}.items() if i not in configuration.members
-        }
-        self._transport.set_members([*configuration.members.values(), *self._departing.values()])
+        self._departing |= {i: (time.monotonic(), member) for i, member in gone.items()}
+        self._tell_transport()
         for member_id in sorted(configuration.members.keys() - before.members.keys()):
             if before.members:
                 _log.info("%s is a member now", member_id)
@@ -106,10 +105,27 @@ class Membership:
             if before.members:
                 _log.info("%s is a voter now", member_id)
 
+    def _tell_transport(self) -> None:
+        """Speak to all members, and for a while to those who were removed: they have to hear it."""
+        now = time.monotonic()
+        members = self._configuration.members
+        self._departing = {
+            i: (left, member)
+            for i, (left, member) in self._departing.items()
+            if i not in members and now - left < DEPARTED_SECONDS
+        }
+        departing = [member for _, member in self._departing.values()]
+        self._transport.set_members([*members.values(), *departing])
+
     # ----------------------------------------------------------------- getting in
 
+    @property
+    def is_member(self) -> bool:
+        """Whether this node finds itself in its own committed configuration."""
+        return self.itself.id in self._raft.committed_configuration.members
+
     def join_cluster(self) -> None:
-        """Ask the peers to be let in, with back-off, until let in."""
+        """Ask the peers to be let in, with back-off, until this node sees that it is."""
         _log.info("asks to be let in: %s", ", ".join(self._peers))
         request = JoinRequest(
             self.itself.id, self.itself.address, self.itself.http_address, self.itself.incarnation
@@ -117,30 +133,37 @@ class Membership:
         backoff_seconds, most = JOIN_BACKOFF_SECONDS
         said = ""
         began = time.monotonic()
-        while True:
-            for peer in self._peers:
-                why = self._ask_to_join(peer, request)
-                if why is None:
-                    return
-                # Nodes that are started together find each other soon: no need to worry anybody.
-                if why != said and time.monotonic() - began > JOIN_PATIENCE_SECONDS:
-                    said = why
-                    _log.warning("%s", why)
+        while not self.is_member:
+            why = self._ask_somebody(request)
+            # Nodes that are started together find each other soon: no need to worry anybody.
+            if why != said and time.monotonic() - began > JOIN_PATIENCE_SECONDS:
+                said = why
+                _log.warning("%s", why)
             gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
             backoff_seconds = min(most, backoff_seconds * 1.5)
 
-    def _ask_to_join(self, peer: str, request: JoinRequest) -> str | None:
-        """Return None once let in, else why not."""
-        try:
-            response = self._transport.join(peer, request, 5.0)
-        except TransportError as error:
-            return f"{peer} does not let this node in yet: {error}"
-        if response.error_code:
-            return f"{peer} does not let this node in: {response.error_detail}"
-        gevent.get_hub().threadpool.apply(self._directory.set_cluster_id, (response.cluster_id,))
+    def _ask_somebody(self, request: JoinRequest) -> str:
+        """Return what keeps this node out: what the last peer said, or that it has to wait."""
+        why = "waits to be told of its membership"
+        for peer in self._peers:
+            try:
+                response = self._transport.join(peer, request, JOIN_CALL_SECONDS)
+            except TransportError as error:
+                why = f"{peer} does not let this node in yet: {error}"
+                continue
+            if not response.error_code:
+                self._let_in(response)
+                return "waits to be told of its membership"
+            why = f"{peer} does not let this node in: {response.error_detail}"
+        return why
+
+    def _let_in(self, response: JoinResponse) -> None:
+        if self.cluster_id:
+            return
+        pool = gevent.get_hub().threadpool
+        pool.apply(self._directory.set_cluster_id, (response.cluster_id,))
         self._transport.set_cluster_id(response.cluster_id)
         _log.info("let into cluster %s by %s", response.cluster_id, response.leader_id)
-        return None
 
     # ----------------------------------------------------------------- letting in
 
@@ -148,8 +171,6 @@ class Membership:
         """Answer a node that asks over the wire; it need not wait to be promoted."""
         try:
             member = self._admit(request, time.monotonic() + timeout_seconds)
-        except MembershipError as error:
-            return JoinResponse(error.code, str(error))
         except NodeError as error:
             return JoinResponse(error.code, str(error))
         return JoinResponse(
@@ -226,31 +247,35 @@ class Membership:
         return Member(request.member_id, request.address, promote=not response.promoted)
 
     def _admit_as_leader(self, request: JoinRequest, deadline: float) -> Member:
-        known = self._known_as(request)
-        if known is not None:
-            return known
-        identification = self._dial(request)
-        member = Member(
-            request.member_id,
-            request.address,
-            request.http_address or identification.http_address,
-            identification.incarnation,
-            promote=request.voter,
-        )
+        member = self._known_as(request, self._raft.configuration)
+        if member is None:
+            found = self._dial(request)
+            member = Member(
+                request.member_id,
+                request.address,
+                request.http_address or found.http_address,
+                found.incarnation,
+                promote=request.voter,
+            )
+        joining = member
 
         def with_learner(configuration: Configuration) -> Configuration:
+            # Asked again of the configuration that is changed: there may have been another.
+            if self._known_as(request, configuration) is not None:
+                return configuration
             return replace(
                 configuration,
-                members={**configuration.members, member.id: member},
-                learners=configuration.learners | {member.id},
+                members={**configuration.members, joining.id: joining},
+                learners=configuration.learners | {joining.id},
             )
 
-        self._change(with_learner, deadline)
-        return member
+        self._change(with_learner, lambda committed: joining.id in committed.members, deadline)
+        return self._raft.committed_configuration.members.get(joining.id, joining)
 
-    def _known_as(self, request: JoinRequest) -> Member | None:
+    @staticmethod
+    def _known_as(request: JoinRequest, configuration: Configuration) -> Member | None:
         """The member it already is; raises MembershipError if it cannot be that one."""
-        members = self._raft.configuration.members
+        members = configuration.members
         known = members.get(request.member_id)
         if known is None:
             for other in members.values():
@@ -326,26 +351,13 @@ class Membership:
             raise _refusal(response.error_code, response.error_detail)
 
     def _expel_as_leader(self, member_id: str, deadline: float) -> None:
-        configuration = self._raft.configuration
-        if member_id not in configuration.members:
-            return
-        remaining = configuration.voters - {member_id}
-        if not remaining:
-            raise MembershipError(
-                f"{member_id} is the last voter; a cluster of none cannot be", "last_voter"
-            )
-        alive = {v for v in remaining if v == self._raft.id or self._transport.connected(v)}
-        if member_id in configuration.voters and len(alive) <= len(remaining) // 2:
-            raise MembershipError(
-                f"without {member_id}, {len(remaining)} voters would remain and only "
-                f"{len(alive)} of them are reachable: the quorum would be lost",
-                "quorum_would_be_lost",
-            )
+        self._check_removal(member_id, self._raft.configuration)
         if member_id == self._raft.id:
             # Who goes on shall lead the removal, so that there is no silence after it.
             self.hand_over(max(0.1, (deadline - time.monotonic()) / 2))
 
         def without(configuration: Configuration) -> Configuration:
+            self._check_removal(member_id, configuration)
             return replace(
                 configuration,
                 members={i: m for i, m in configuration.members.items() if i != member_id},
@@ -353,26 +365,51 @@ class Membership:
                 learners=configuration.learners - {member_id},
             )
 
-        self._change(without, deadline)
+        self._change(without, lambda committed: member_id not in committed.members, deadline)
+
+    def _check_removal(self, member_id: str, configuration: Configuration) -> None:
+        """Raises MembershipError if the cluster could not go on without this voter."""
+        if member_id not in configuration.voters:
+            return
+        remaining = configuration.voters - {member_id}
+        if not remaining:
+            raise MembershipError(
+                f"{member_id} is the last voter; a cluster of none cannot be", "last_voter"
+            )
+        alive = {v for v in remaining if v == self._raft.id or self._transport.connected(v)}
+        if len(alive) <= len(remaining) // 2:
+            raise MembershipError(
+                f"without {member_id}, {len(remaining)} voters would remain and only "
+                f"{len(alive)} of them are reachable: the quorum would be lost",
+                "quorum_would_be_lost",
+            )
 
     # ----------------------------------------------------------------- one change at a time
 
-    def _change(self, change: Callable[[Configuration], Configuration], deadline: float) -> None:
-        """Propose a change and wait until it is applied; raises a NodeError or NotLeader."""
-        self._node.await_applied(self._propose(change, deadline), deadline)
-        while self._raft.committed_configuration.voters_outgoing:
-            self._pause(deadline, "the change of membership is not complete yet")
+    def _change(
+        self,
+        change: Callable[[Configuration], Configuration],
+        is_done: Callable[[Configuration], bool],
+        deadline: float,
+    ) -> None:
+        """As leader, change the configuration until a committed one is as wished.
 
-    def _propose(self, change: Callable[[Configuration], Configuration], deadline: float) -> int:
-        """Return the index of the entry."""
-        while True:
+        What is in force may still be overruled, and so may a proposal: only what is committed
+        counts. Raises NotLeader, for the next leader to be asked, or a NodeError.
+        """
+        raft = self._raft
+        while not is_done(raft.committed_configuration) or raft.committed_configuration.is_joint:
             try:
-                target = change(self._raft.configuration)
-                return self._raft.propose_configuration(target).last_index
+                target = change(raft.configuration)
+                if target != raft.configuration:
+                    raft.propose_configuration(target)
+                elif raft.role is not Role.LEADER:
+                    raise NotLeader(raft.leader_id)
             except (ChangeInProgress, NotReady, TransferInProgress):
-                self._pause(deadline, "another change of membership is under way")
+                pass  # soon
             except InvalidConfiguration as error:
                 raise MembershipError(str(error)) from None
+            self._pause(deadline, "the change of membership is not committed yet")
 
     def _pause(self, deadline: float, why: str, error: type[NodeError] = RequestTimeout) -> None:
         if time.monotonic() >= deadline:
@@ -387,6 +424,8 @@ class Membership:
         compared_at = time.monotonic()
         while True:
             gevent.sleep(STEWARD_SECONDS)
+            if self._departing:
+                self._tell_transport()
             if self._raft.role is not Role.LEADER:
                 continue
             self._promote()

@@ -4,15 +4,19 @@ Who does what
 =============
 
 =============  ==================================================================================
-owner          the only one to call ``Replica.work``; woken by everybody else
-persist        makes the log durable in a native thread, so the hub never waits for a disk
+owner          lets the replica work, woken by whoever gave it something to do
+persist        hears from the native thread that makes the log durable: the hub never waits
 ticker         turns the clock into ticks; sweeps out requests whose time is up
+scrub          reads everything on the disk, slowly, to find damage before it is needed
 steward        as leader: promotes learners that have caught up, compares digests
 joiner         until this node is in a cluster: asks its peers to be let in
 =============  ==================================================================================
 
-Everything runs on the hub's one thread, and no call into the replica switches greenlets: each is
-atomic, so nothing takes a lock. Whatever goes wrong in a way that no retry can mend (a failed
+Everything runs on the hub's one thread, and calls into the replica are short: nothing takes a lock.
+A message and a finished sync let the replica work at once; ``_work`` is never entered twice, and
+whoever comes while it runs has only added to what it does.
+
+Whatever goes wrong in a way that no retry can mend (a failed
 fsync, corruption, diverged state, a broken invariant) ends in ``fatal``: one line, and the node
 stops rather than serve what it cannot vouch for.
 """
@@ -50,7 +54,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("anchor.node")
 
 TICKS_PER_HEARTBEAT = 5
-SWEEP_TICKS = 5  # how often deadlines are looked at
+SWEEP_SECONDS = 0.1  # how often deadlines are looked at
+SCRUB_SECONDS = 0.25  # how often a slice is read
 
 
 def boot_clock() -> float:
@@ -94,12 +99,15 @@ class Node:
         self.membership = Membership(self, parts)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
+        self._scrubbing = parts.directory.scrub()
         self._syncing = 0  # the number of the newest Ready that the sync under way covers
         self._sync_began = 0.0
         self._ticks_done = 0
+        self._next_sweep = 0.0
         self._started = clock()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._leader_seen: tuple[int, str | None, Role] = (0, None, Role.FOLLOWER)
+        self._working = False
         self._stopping = False
         self._dead = False
 
@@ -111,8 +119,8 @@ class Node:
         self.configuration_changed(configuration)
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
-        loops = [self._own, self._persist, self._tick, self.membership.steward]
-        if not self._parts.directory.identity.cluster_id:
+        loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
+        if self._parts.peers and not self.membership.is_member and not self.raft.is_removed:
             loops.append(self.membership.join_cluster)
         self._greenlets = [gevent.spawn(self._guard, loop) for loop in loops]
         self._wake.set()
@@ -130,8 +138,11 @@ class Node:
         self._fail_all("the node is stopping; nothing was done")
         gevent.killall(self._greenlets, timeout=1)
         self._transport.stop(0.3)
-        self._disk.stop()
-        self._parts.directory.close()
+        self._scrubbing.close()
+        if self._disk.stop(timeout_seconds=1.0):
+            self._parts.directory.close()
+        else:
+            _log.warning("its disk does not answer; leaves without closing its files")
 
     def _fail_all(self, why: str) -> None:
         self.replica.writes.fail_all(Stopping, why)
@@ -158,7 +169,18 @@ class Node:
     def _own(self) -> None:
         while not self._dead:
             self._wake.wait()
-            self.replica.work()
+            while self._work():
+                gevent.sleep(0)
+
+    def _work(self) -> bool:
+        """Let the replica do what it can in one turn, never from inside itself; True for more."""
+        if self._working or self._dead:
+            return False
+        self._working = True
+        try:
+            return self.replica.work()
+        finally:
+            self._working = False
 
     def _persist(self) -> None:
         while not self._dead:
@@ -167,13 +189,15 @@ class Node:
             self.replica.synced(number)
             if self.replica.unsynced:
                 self.written()
-            self._wake.set()
+            if self._work():
+                self._wake.set()
 
     def _tick(self) -> None:
         while not self._dead:
             gevent.sleep(self._parts.tick_seconds)
             self.catch_up_with_time()
-            if self._ticks_done % SWEEP_TICKS == 0:
+            if time.monotonic() >= self._next_sweep:
+                self._next_sweep = time.monotonic() + SWEEP_SECONDS
                 self._sweep()
             self._wake.set()
 
@@ -189,9 +213,21 @@ class Node:
         self.replica.writes.expire(now, self._leader_known)
         self.replica.reads.expire(now, self._leader_known)
         syncing_seconds = clock() - self._sync_began if self._syncing else 0.0
-        if syncing_seconds > self._parts.election_timeout_seconds:
-            # Followers would wait for it at every commit that needs this disk; let another lead.
+        others = self.raft.configuration.voters - {self.raft.id}
+        if (
+            syncing_seconds > self._parts.election_timeout_seconds
+            and self.raft.role is Role.LEADER
+            and others
+        ):
+            _log.warning("leads no longer: its disk has not answered for %.1f s", syncing_seconds)
             self.raft.step_down()
+
+    def _scrub(self) -> None:
+        """Read everything once in a while, a slice at a time, to find rot before it is needed."""
+        pool = gevent.get_hub().threadpool
+        while True:
+            gevent.sleep(SCRUB_SECONDS)
+            pool.apply(self._scrubbing.step)
 
     def _leader_known(self) -> bool:
         return self.raft.leader_id is not None
@@ -263,6 +299,11 @@ class Node:
     def term(self) -> int:
         """The current term."""
         return self.raft.term
+
+    @property
+    def first_log_index(self) -> int:
+        """The first entry the log still holds."""
+        return self._parts.directory.log.first_index()
 
     @property
     def digest(self) -> bytes:
@@ -353,11 +394,13 @@ class Node:
             return
         try:
             self.replica.receive(message)
+            # Not left to the owner: others would come first, and a quorum waits for this.
+            if self._work():
+                self._wake.set()
         except InvalidMessage:
             raise
         except Exception as error:  # noqa: BLE001 - a broken core must not go on
             self.die(f"{error}" or type(error).__name__)
-        self._wake.set()
 
     def disconnected(self, member_id: str) -> None:
         """The stream to this member broke."""

@@ -101,6 +101,8 @@ class ReadQueue:
                     if waiter.deadline <= now:
                         waiter.resolve(self._too_late(leader_known))
                 waiters[:] = [waiter for waiter in waiters if waiter.deadline > now]
+        # One that is never answered must not keep the next ones from being asked.
+        self._open = {n: question for n, question in self._open.items() if question.waiters}
 
     @staticmethod
     def _too_late(leader_known: Callable[[], bool]) -> NodeError:

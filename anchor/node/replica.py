@@ -21,7 +21,7 @@ from anchor.node.writes import Batch, Pending, WriteQueue, payloads
 from anchor.raft import NotLeader, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from anchor.fsm import StateMachine
     from anchor.raft import (
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
         Raft,
         Ready,
     )
+
+
+# With ``max_committed_bytes`` this bounds how long heartbeats may have to wait for a turn.
+READYS_PER_TURN = 8
 
 
 class Log(Protocol):
@@ -159,7 +163,7 @@ class Replica:
 
     # ----------------------------------------------------------------- what the leader answers
 
-    def writes_refused(self, batches: Iterable[Batch]) -> None:
+    def writes_refused(self, batches: Sequence[Batch]) -> None:
         """The leader proposed none of these; they are handed out again at the next tick."""
         self.writes.refused(batches)
         self._holding_back = True
@@ -181,12 +185,15 @@ class Replica:
 
     # ----------------------------------------------------------------- carrying it out
 
-    def work(self) -> None:
-        """Carry out everything that can be done now."""
+    def work(self) -> bool:
+        """Carry out what can be done now; True if there is more: let others have a turn first."""
         self._hand_out()
-        while self.raft.has_ready():
+        for _ in range(READYS_PER_TURN):
+            if not self.raft.has_ready():
+                return False
             self._carry_out(self.raft.ready())
             self._hand_out()
+        return True
 
     def _carry_out(self, ready: Ready) -> None:
         """One Ready, in the order of the duties in ``anchor.raft``."""

@@ -12,7 +12,6 @@ from anchor.fsm import StateMachine
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
 from anchor.raft import Configuration, Member, Options, Raft
-from anchor.settings import join_address
 from anchor.storage import DataDirectory
 from anchor.transport import LocalMember, Transport, TransportOptions
 
@@ -25,6 +24,8 @@ _log = logging.getLogger("anchor.node")
 
 # A lease ends this much earlier than anybody may campaign: the allowance for clocks that drift.
 LEASE_SHARE = 0.8
+# How much is applied before others have a turn: some milliseconds.
+MAX_APPLIED_BYTES = 128 << 10
 
 
 def open_node(settings: Settings, fatal: Callable[[str], None], version: str) -> Node:
@@ -35,12 +36,10 @@ def open_node(settings: Settings, fatal: Callable[[str], None], version: str) ->
     """
     directory = DataDirectory.open(settings.directory, settings.node_id)
     try:
-        node = _build(settings, directory, fatal, version)
+        return _build(settings, directory, fatal, version)
     except BaseException:
         directory.close()
         raise
-    node.start()
-    return node
 
 
 def _build(
@@ -65,9 +64,12 @@ def _build(
     handler = Listener()
     transport = Transport(
         LocalMember(settings.node_id, itself.incarnation, directory.identity.cluster_id),
-        join_address(settings.host, settings.port),
+        settings.bind_address,
         handler,
-        TransportOptions(silence_timeout_ms=settings.election_timeout_ms),
+        TransportOptions(
+            silence_timeout_ms=settings.election_timeout_ms,
+            vote_timeout_ms=settings.election_timeout_ms,
+        ),
     )
     parts = Parts(
         directory=directory,
@@ -84,6 +86,7 @@ def _build(
     node = Node(parts, fatal)
     handler.serve(node)
     transport.start()
+    node.start()
     return node
 
 
@@ -103,4 +106,5 @@ def _options(settings: Settings) -> Options:
         election_timeout_ticks=election_timeout_ticks,
         heartbeat_ticks=TICKS_PER_HEARTBEAT,
         lease_ticks=max(1, int(election_timeout_ticks * LEASE_SHARE)),
+        max_committed_bytes=MAX_APPLIED_BYTES,
     )

@@ -123,7 +123,6 @@ class WriteQueue:
         batch = self._gathering[-1] if self._gathering else None
         if (
             batch is None
-            or batch.number
             or key in batch.keys
             or (batch.size_bytes + len(command) > self._max_batch_bytes)
         ):
@@ -162,12 +161,19 @@ class WriteQueue:
             self._in_flight[batch.number] = batch
         return taken
 
-    def refused(self, batches: Iterable[Batch]) -> None:
-        """Whoever they were handed to proposed none of them: hand them out again when next due."""
-        for batch in batches:
+    def refused(self, batches: Sequence[Batch]) -> None:
+        """Whoever they were handed to proposed none of them: hand them out again when next due.
+
+        What was never in anybody's hands but theirs is gathered again: its clients can still be
+        told that nothing happened, and then nothing may happen.
+        """
+        self._handed_to = None
+        for batch in reversed(batches):
             batch.handed_to = None
             batch.doubtful = batch.was_doubtful
-        self._handed_to = None
+            if not batch.doubtful and self._in_flight.pop(batch.number, None) is not None:
+                self._leave_round(batch)
+                self._gather_again(batch)
 
     def lost_touch(self) -> None:
         """The way to the leader broke: what was handed over may or may not have arrived."""
@@ -214,7 +220,7 @@ class WriteQueue:
             self._gathering = deque(batch for batch in self._gathering if batch.waiters)
         late = [b for b in self._in_flight.values() if b.waiters[0].deadline <= now]
         for batch in late:
-            # Once handed out, commands and waiters stay side by side: all of them or none.
+            # What is doubtful is done as a whole or not at all: it stays while anybody waits.
             if max(waiter.deadline for waiter in batch.waiters) <= now:
                 del self._in_flight[batch.number]
                 self._leave_round(batch)
@@ -232,6 +238,7 @@ class WriteQueue:
                 waiter.resolve(self._too_late(batch, leader_known))
         batch.commands = [command for command, _ in alive]
         batch.waiters = [waiter for _, waiter in alive]
+        batch.size_bytes = sum(map(len, batch.commands))
 
     @staticmethod
     def _too_late(batch: Batch, leader_known: Callable[[], bool]) -> NodeError:

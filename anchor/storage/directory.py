@@ -87,18 +87,23 @@ class DataDirectory:
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Remember, durably, which cluster the node belongs to: once and for all. Blocking."""
-        self._join_cluster(cluster_id, Changes(self._database))
+        if self.identity.cluster_id not in ("", cluster_id):
+            raise ForeignDirectoryError(
+                f"{self.path}: belongs to cluster {self.identity.cluster_id}, not {cluster_id}"
+            )
+        self._become(replace(self.identity, cluster_id=cluster_id), [], None)
 
     def bootstrap(self, cluster_id: str, configuration: Configuration) -> None:
         """Make this node, durably, the only member of a new cluster. Blocking.
 
-        The log begins with the configuration, in term 1.
+        The log begins with the configuration, in term 1. It is there together with the cluster's
+        id, or neither is.
         """
         if self.log.last_index() or self.log.hard_state() != HardState():
             raise StorageError(f"{self.path}: has a log already; it cannot found a cluster")
         entry = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
-        self.log.append([entry], HardState(term=1))
-        self._join_cluster(cluster_id, Changes(self._database))
+        identity = replace(self.identity, cluster_id=cluster_id)
+        self._become(identity, [entry], HardState(term=1))
 
     def free_bytes(self) -> int:
         """Give how much space this process may still use on the disk. Hub-safe."""
@@ -256,13 +261,10 @@ class DataDirectory:
     def _generation_path(self, generation: int) -> Path:
         return self.path / STATE / f"{generation:08d}"
 
-    def _join_cluster(self, cluster_id: str, changes: Changes) -> None:
-        if self.identity.cluster_id not in ("", cluster_id):
-            raise ForeignDirectoryError(
-                f"{self.path}: belongs to cluster {self.identity.cluster_id}, not {cluster_id}"
-            )
-        identity = replace(self.identity, cluster_id=cluster_id)
-        changes.put(stable.IDENTITY, stable.encode_identity(identity))
-        self._database.write(changes)
+    def _become(
+        self, identity: Identity, entries: list[Entry], hard_state: HardState | None
+    ) -> None:
+        records = {stable.IDENTITY: stable.encode_identity(identity)}
+        self.log.append(entries, hard_state, records)
         self.log.sync()
         self.identity = identity

@@ -110,7 +110,8 @@ class World:
         busy = True
         while busy:
             for replica in self.replicas.values():
-                replica.work()
+                while replica.work():
+                    pass
             busy = self._sync() | self._deliver() | self._forward() | self._question()
 
     def tick(self, ticks: int = 1) -> None:

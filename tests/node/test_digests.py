@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from anchor.node.digests import Digests, majority_digest
@@ -39,7 +41,8 @@ class Network:
         """Ask it."""
         if timeout_seconds <= 0:
             raise TransportError("no time")
-        return self.members[member_id].asked(CompareDigest("leader", index, majority))
+        leader_id = next(iter(self.members))
+        return self.members[member_id].asked(CompareDigest(leader_id, index, majority))
 
 
 def dead_after_comparing(digests: dict[str, bytes], cut: set[str] | None = None) -> set[str]:
@@ -47,20 +50,20 @@ def dead_after_comparing(digests: dict[str, bytes], cut: set[str] | None = None)
     network = Network()
     network.cut = cut or set()
     dead: set[str] = set()
+    leader_id = next(iter(digests))
 
     def killer(member_id: str) -> object:
         return lambda _why: dead.add(member_id)
 
     for member_id, digest in digests.items():
         network.members[member_id] = Digests(
-            member_id,
+            SimpleNamespace(id=member_id, leader_id=leader_id),  # type: ignore[arg-type]  # the same
             Machine(digest),  # type: ignore[arg-type]  # all that is used of one
             network,  # type: ignore[arg-type]  # the same
             killer(member_id),  # type: ignore[arg-type]  # a lambda's return value is dropped
         )
-    leader = next(iter(network.members.values()))
     for _ in range(2):
-        leader.compare(frozenset(digests))
+        network.members[leader_id].compare(frozenset(digests))
     return dead
 
 
@@ -84,6 +87,26 @@ def test_who_differs_from_the_majority_stops(digests: dict[str, bytes], dead: se
 def test_who_cannot_be_asked_is_not_judged() -> None:
     """Two of three that agree are a majority; the third is asked another time."""
     assert dead_after_comparing({"n1": A, "n2": A, "n3": B}, cut={"n3"}) == set()
+
+
+def test_while_somebody_is_missing_a_tie_is_not_decided() -> None:
+    """The one who is missing will tell who is right."""
+    assert dead_after_comparing({"n1": A, "n2": B, "n3": A}, cut={"n3"}) == set()
+
+
+def test_a_verdict_of_anybody_but_the_leader_is_ignored() -> None:
+    """Nobody else has a majority to speak for."""
+    dead: list[str] = []
+    digests = Digests(
+        SimpleNamespace(id="n1", leader_id="n2"),  # type: ignore[arg-type]  # all that is used
+        Machine(A),  # type: ignore[arg-type]  # the same
+        Network(),  # type: ignore[arg-type]  # the same
+        dead.append,
+    )
+    assert digests.asked(CompareDigest("n3", 5, B)) == A
+    assert dead == []
+    digests.asked(CompareDigest("n2", 5, B))
+    assert len(dead) == 1
 
 
 def test_two_of_three_that_disagree_are_no_majority() -> None:

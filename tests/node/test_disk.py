@@ -24,7 +24,7 @@ def test_the_call_runs_in_a_native_thread_while_the_hub_goes_on() -> None:
     disk.begin()
     gevent.spawn(release.set)  # runs only if the hub does
     disk.wait()
-    disk.stop()
+    assert disk.stop(5)
     assert threads != [threading.get_ident()]
     assert release.is_set()
 
@@ -36,7 +36,7 @@ def test_each_begin_is_one_call() -> None:
     for _ in range(100):
         disk.begin()
         disk.wait()
-    disk.stop()
+    assert disk.stop(5)
     assert calls == list(range(100))
 
 
@@ -50,7 +50,7 @@ def test_what_the_call_raises_is_raised_where_it_is_waited_for() -> None:
     disk.begin()
     with pytest.raises(OSError, match="no"):
         disk.wait()
-    disk.stop()
+    assert disk.stop(5)
 
 
 def test_stop_waits_for_the_call_under_way() -> None:
@@ -63,5 +63,14 @@ def test_stop_waits_for_the_call_under_way() -> None:
 
     disk = Disk(call)
     disk.begin()
-    disk.stop()
+    assert disk.stop(5)
     assert finished == [True]
+
+
+def test_stop_does_not_wait_for_ever() -> None:
+    """A disk that does not answer must not keep a node from ending."""
+    release = threading.Event()
+    disk = Disk(release.wait)  # type: ignore[arg-type]  # what it returns is dropped
+    disk.begin()
+    assert not disk.stop(0.02)
+    release.set()

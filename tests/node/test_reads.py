@@ -104,6 +104,17 @@ def test_late_reads_are_answered_wherever_they_wait() -> None:
         assert isinstance(client.error, RequestTimeout)
 
 
+def test_a_question_that_is_never_answered_blocks_nobody() -> None:
+    """Once its reads are late, the next ones are asked."""
+    queue = ReadQueue(max_open=1)
+    queue.add(Client(1.0))
+    queue.due("leader")
+    queue.add(Client(5.0))
+    assert queue.due("leader") == []
+    queue.expire(1.0, lambda: True)
+    assert len(queue.due("leader")) == 1
+
+
 def test_without_a_leader_a_late_read_says_so() -> None:
     """no_leader is what an operator has to look at."""
     queue = ReadQueue()

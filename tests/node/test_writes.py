@@ -112,13 +112,39 @@ def test_a_new_leader_gets_everything_undecided_again() -> None:
     assert queue.due(("term 2", "n2")) == []
 
 
-def test_refused_batches_are_handed_out_again() -> None:
-    """To the same leader too, under the same number."""
+def test_refused_batches_are_gathered_again() -> None:
+    """In their order, to the same leader too; a spent number is not used again."""
     queue = WriteQueue(7)
     put(queue, b"a")
+    put(queue, b"a")
+    refused = queue.due("leader")
+    put(queue, b"b")
+    queue.refused(refused)
+    again = queue.due("leader")
+    assert [batch.commands for batch in again[:2]] == [batch.commands for batch in refused]
+    assert [batch.number for batch in again] == [3, 4, 5]
+
+
+def test_a_refused_batch_in_doubt_keeps_its_number() -> None:
+    """Another leader may have it in its log: only the same number cannot be applied twice."""
+    queue = WriteQueue(7)
+    put(queue, b"a")
+    queue.due("one leader")
+    batches = queue.due("another leader")
+    queue.refused(batches)
+    assert queue.due("another leader") == batches
+
+
+def test_what_was_answered_no_leader_is_never_written() -> None:
+    """Refused, and late for one of its clients: the others' writes go on without it."""
+    queue = WriteQueue(7)
+    hurried = put(queue, b"a", deadline=1.0)
+    put(queue, b"b", deadline=5.0)
+    queue.refused(queue.due("leader"))
+    queue.expire(1.0, lambda: False)
+    assert isinstance(hurried.error, NoLeader)
     (batch,) = queue.due("leader")
-    queue.refused([batch])
-    assert queue.due("leader") == [batch]
+    assert batch.commands == [encode_put(b"b", b"v")]
 
 
 def test_lost_touch_hands_out_again() -> None:
