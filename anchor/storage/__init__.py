@@ -8,9 +8,10 @@ The caller's duties, in order
 
 1. **Open** with ``DataDirectory.open(path, node_id)``. It makes the directory if there is nothing,
    and refuses it if anything is wrong with it. A ``StorageError`` is one line for the user: which
-   file, what is wrong, what to do. Give the process a umask of ``0o077``: RocksDB makes files.
+   file, what is wrong, what to do. Open after a fork, never before one: RocksDB has threads. Give
+   the process a umask of ``0o077``: RocksDB makes files.
 2. **Belong**: while ``is_new``, either ``bootstrap`` a cluster or, once let into one,
-   ``set_cluster_id``. Both are durable when they return.
+   ``set_cluster_id``. Both are durable when they return; the latter may run beside appends.
 3. **Append, then sync.** ``log.append`` is one write into the page cache; ``log.sync``, in a native
    thread, makes durable what was appended before it was called. Promise nothing in between. Syncs
    may run beside appends, not beside each other. An error of either is final: close, stop.

@@ -13,7 +13,7 @@ from anchor.storage.log_checks import check_append, check_drop, check_install, c
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anchor.raft import SnapshotMetadata
     from anchor.storage.sync_mark import SyncMark
@@ -104,9 +104,15 @@ class RocksLog:
 
     # Writing.
 
-    def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
+    def append(
+        self,
+        entries: Sequence[Entry],
+        hard_state: HardState | None = None,
+        records: Mapping[bytes, bytes] | None = None,
+    ) -> None:
         """Put ``entries`` in the place of all from ``entries[0].index`` on: one write.
 
+        ``records`` are stable ones of other kinds, for the same write.
         It is in the page cache then, and durable once a ``sync`` that began later has returned.
         """
         changes = Changes(self._database)
@@ -123,8 +129,11 @@ class RocksLog:
                 configuration_indexes = [*configuration_indexes, entry.index]
         if hard_state is not None:
             changes.put(stable.HARD_STATE, stable.encode_hard_state(hard_state))
+        for key, record in (records or {}).items():
+            changes.put(key, record)
         self._write(changes)
-        self._last_index, self._configuration_indexes = last_index, configuration_indexes
+        if entries:
+            self._last_index, self._configuration_indexes = last_index, configuration_indexes
         if hard_state is not None:
             self._hard_state = hard_state
 

@@ -28,6 +28,7 @@ from tests.storage.building import (
     NODE_ID,
     as_after_a_crash,
     configuration,
+    copy_at_rest,
     entries,
     entry,
     opened,
@@ -123,6 +124,25 @@ def test_founding_a_cluster_survives_a_crash(tmp_path: Path) -> None:
         assert directory.identity.cluster_id == "c"
         with pytest.raises(StorageError, match="cannot found a cluster"):
             directory.bootstrap("c", configuration())
+
+
+def test_founding_a_cluster_is_done_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash before its write leaves a new directory, one before its sync may leave a cluster."""
+    path = tmp_path / "d"
+    with opened(path) as directory:
+        with monkeypatch.context() as patch:
+            patch.setattr(directory.log, "sync", lambda: copy_at_rest(path, tmp_path / "written"))
+            copy_at_rest(path, tmp_path / "before")
+            directory.bootstrap("c", configuration())
+        assert directory.log.last_index() == 1
+    with opened(tmp_path / "before") as directory:
+        assert directory.is_new
+        directory.bootstrap("d", configuration())
+    with opened(tmp_path / "written") as directory:
+        assert directory.identity.cluster_id == "c"
+        assert directory.log.last_index() == 1
 
 
 def test_a_directory_is_open_in_one_process_at_a_time(path: Path) -> None:
