@@ -45,6 +45,7 @@ class Leadership:
         self._options = core.options
         self._sessions = 0
         self.progress: dict[str, Progress] = {}
+        self._incarnations: dict[str, int] = {}
         # Removed members, until they know: they get the log up to the entry that removes them.
         self._departing: dict[str, tuple[int, Progress]] = {}
         self._rounds = ReadRounds()
@@ -73,8 +74,12 @@ class Leadership:
     def configuration_changed(self) -> None:
         """Another configuration is in force: whom to replicate to."""
         configuration = self._core.configuration
-        for member_id in configuration.members:
-            if member_id != self._core.id and member_id not in self.progress:
+        for member_id, member in configuration.members.items():
+            if member_id == self._core.id:
+                continue
+            # Another data directory under the same id has nothing of what the first one had.
+            if self._incarnations.get(member_id) != member.incarnation:
+                self._incarnations[member_id] = member.incarnation
                 self._departing.pop(member_id, None)
                 next_index = self._log.last_index + 1
                 self.progress[member_id] = Progress(self._options, next_index, self._next_session())
@@ -82,6 +87,7 @@ class Leadership:
         for member_id in sorted(self.progress.keys() - configuration.members.keys()):
             left_at = self._core.configuration_index
             self._departing[member_id] = (left_at, self.progress.pop(member_id))
+            del self._incarnations[member_id]
 
     def _next_session(self) -> int:
         self._sessions += 1

@@ -72,8 +72,8 @@ class Raft:
         self.leader_id: str | None = None
         self.now_ticks = 0
         self.log = Log(storage, applied_index, options.max_log_cache_bytes)
+        self._was_member = False
         self._configurations = self._load_configurations(storage)
-        self._was_member = self.id in self._configurations.committed.members
         self._leadership: Leadership | None = None
         self._candidacy = Candidacy()
         self._election_elapsed_ticks = 0
@@ -101,9 +101,12 @@ class Raft:
             base, base_index = snapshot.configuration, snapshot.configuration_index
             self.log.commit_to(snapshot.last_included_index)
         configurations = Configurations(base, base_index)
+        self._was_member = self.id in base.members
         for entry in storage.configuration_entries():
             if entry.index > base_index:
                 configurations.append(entry.index, Configuration.decode(entry.payload))
+            if entry.index <= self.log.commit_index:
+                self._was_member |= self.id in configurations.in_force.members
         configurations.commit(self.log.commit_index)
         return configurations
 
