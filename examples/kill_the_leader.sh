@@ -3,11 +3,13 @@
 # read from a node that is left. Everything is gone again afterwards.
 #
 #   examples/kill_the_leader.sh [PATH_OF_ANCHOR_PYZ [FIRST_PORT]]
+#
+# The nodes take three ports from FIRST_PORT (9101) and three from FIRST_PORT + 1000, for HTTP.
 set -euo pipefail
 set -m # each node in a process group of its own: it has a worker, which is to die with it
 
 anchor=$(realpath "${1:-./anchor.pyz}")
-port=${2:-9001}
+port=${2:-9101}
 directory=$(mktemp -d)
 endpoints=localhost:$((port + 1000)),localhost:$((port + 1001)),localhost:$((port + 1002))
 declare -A process
@@ -38,7 +40,17 @@ start node3 "$((port + 2))" "localhost:$port"
 
 voters() { verb members 2>/dev/null | grep -c 'leader\|follower' || true; }
 
-until [ "$(voters)" = 3 ]; do sleep 0.2; done
+all_run() { # or say what the one that does not run has said, and give up
+    local name
+    for name in "${!process[@]}"; do
+        if ! kill -0 "${process[$name]}" 2>/dev/null; then
+            { echo "$name has ended. It said:"; cat "$directory/$name.log"; } >&2
+            exit 1
+        fi
+    done
+}
+
+until [ "$(voters)" = 3 ]; do all_run; sleep 0.2; done
 verb put motto "lose a node, keep the data" >/dev/null
 verb members
 
@@ -53,5 +65,5 @@ echo "answered-by: $(verb get answered-by)"
 
 echo "Starting $victim again."
 start "$victim" "$((port + ${victim#node} - 1))" "localhost:$port,localhost:$((port + 1))"
-until verb status >/dev/null 2>&1; do sleep 0.2; done
+until verb status >/dev/null 2>&1; do all_run; sleep 0.2; done
 verb status
