@@ -131,31 +131,32 @@ class Membership:
             self.itself.id, self.itself.address, self.itself.http_address, self.itself.incarnation
         )
         backoff_seconds, most = JOIN_BACKOFF_SECONDS
-        said = ""
+        said: set[str] = set()
         began = time.monotonic()
         while not self.is_member:
-            why = self._ask_somebody(request)
+            reasons = self._ask_somebody(request)
             # Nodes that are started together find each other soon: no need to worry anybody.
-            if why != said and time.monotonic() - began > JOIN_PATIENCE_SECONDS:
-                said = why
-                _log.warning("%s", why)
+            if time.monotonic() - began > JOIN_PATIENCE_SECONDS:
+                for why in sorted(reasons - said):
+                    _log.warning("%s", why)
+                said |= reasons
             gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
             backoff_seconds = min(most, backoff_seconds * 1.5)
 
-    def _ask_somebody(self, request: JoinRequest) -> str:
-        """Return what keeps this node out: what the last peer said, or that it has to wait."""
-        why = "waits to be told of its membership"
+    def _ask_somebody(self, request: JoinRequest) -> set[str]:
+        """Return what keeps this node out, in the words of each peer; nothing once let in."""
+        reasons: set[str] = set()
         for peer in self._peers:
             try:
                 response = self._transport.join(peer, request, JOIN_CALL_SECONDS)
             except TransportError as error:
-                why = f"{peer} does not let this node in yet: {error}"
+                reasons.add(f"cannot ask to be let in: {error}")
                 continue
             if not response.error_code:
                 self._let_in(response)
-                return "waits to be told of its membership"
-            why = f"{peer} does not let this node in: {response.error_detail}"
-        return why
+                return set()
+            reasons.add(f"{peer} does not let this node in: {response.error_detail}")
+        return reasons
 
     def _let_in(self, response: JoinResponse) -> None:
         if self.cluster_id:

@@ -219,7 +219,6 @@ class Node:
             and self.raft.role is Role.LEADER
             and others
         ):
-            _log.warning("leads no longer: its disk has not answered for %.1f s", syncing_seconds)
             self.raft.step_down()
 
     def _scrub(self) -> None:
@@ -368,7 +367,7 @@ class Node:
         seen = (raft.term, raft.leader_id, raft.role)
         if seen == self._leader_seen:
             return
-        was, self._leader_seen = self._leader_seen, seen
+        was = self._leader_seen
         if raft.role is Role.LEADER:
             _log.info("became leader of term %d", raft.term)
         elif raft.role is Role.PRE_CANDIDATE:
@@ -378,9 +377,20 @@ class Node:
             why = f"{was[1]} hands over" if asked else "a majority would elect it"
             _log.info("asks for votes in term %d: %s", raft.term, why)
         elif was[2] is Role.LEADER:
-            _log.info("leads no more; term %d", raft.term)
+            _log.info("leads no more: %s", self._why_not(raft.leader_id))
         elif raft.leader_id is not None and (raft.term, raft.leader_id) != was[:2]:
             _log.info("follows %s in term %d", raft.leader_id, raft.term)
+        self._leader_seen = seen
+
+    def _why_not(self, leader_id: str | None) -> str:
+        """Why this node, which led until now, leads no more."""
+        if leader_id is not None:
+            return f"{leader_id} leads term {self.raft.term}"
+        if self.raft.term > self._leader_seen[0]:
+            return f"there is a newer term, {self.raft.term}"
+        if self._syncing and clock() - self._sync_began > self._parts.election_timeout_seconds:
+            return "its disk does not answer"
+        return "no majority has answered it for an election timeout"
 
     def install(self, request: InstallSnapshot) -> None:
         """Take a leader's snapshot in."""

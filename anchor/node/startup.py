@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import secrets
 import uuid
@@ -12,7 +13,7 @@ from anchor.fsm import StateMachine
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
 from anchor.raft import Configuration, Member, Options, Raft
-from anchor.storage import DataDirectory
+from anchor.storage import DataDirectory, StorageError
 from anchor.transport import LocalMember, Transport, TransportOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def open_node(settings: Settings, fatal: Callable[[str], None], version: str) ->
     ``fatal`` is called, from any greenlet, with one line if the node must stop by itself. Raises
     StorageError or TransportError; then nothing is left open.
     """
+    os.umask(0o077)  # what RocksDB creates in its directories is nobody else's to read
     directory = DataDirectory.open(settings.directory, settings.node_id)
     try:
         return _build(settings, directory, fatal, version)
@@ -61,6 +63,7 @@ def _build(
         random.Random(secrets.randbits(64)),  # noqa: S311 - spreads timeouts, guards nothing
         applied_index=machine.applied_index,
     )
+    _check_address(raft, itself)
     handler = Listener()
     transport = Transport(
         LocalMember(settings.node_id, itself.incarnation, directory.identity.cluster_id),
@@ -96,6 +99,20 @@ def _bootstrap(directory: DataDirectory, itself: Member) -> None:
     configuration = Configuration(members={itself.id: itself}, voters=frozenset({itself.id}))
     directory.bootstrap(cluster_id, configuration)
     _log.info("founded cluster %s with %s as its only member", cluster_id, itself.id)
+
+
+def _check_address(raft: Raft, itself: Member) -> None:
+    """Raises StorageError if the others know this node at another address.
+
+    They would go on dialing the old one, and this node would wait for them for ever.
+    """
+    known = raft.configuration.members.get(itself.id)
+    if known is not None and known.address != itself.address:
+        raise StorageError(
+            f"{itself.id} is a member of its cluster at {known.address}, not at {itself.address}: "
+            "start it there, or let the others remove it and let it join anew from an empty "
+            "directory"
+        )
 
 
 def _options(settings: Settings) -> Options:

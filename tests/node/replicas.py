@@ -153,8 +153,9 @@ class World:
         delivered = bool(self.wire)
         while self.wire:
             message = self.wire.popleft()
-            if not self.cut & {message.sender, message.recipient}:
-                self.replicas[message.recipient].receive(message)
+            recipient = self.replicas.get(message.recipient)
+            if recipient is not None and not self.cut & {message.sender, message.recipient}:
+                recipient.receive(message)
         return delivered
 
     def _forward(self) -> bool:
