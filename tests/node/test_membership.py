@@ -38,7 +38,7 @@ class FakeTransport:
         return member_id not in self._world.cut
 
     def identify(self, address: str, timeout_seconds: float) -> Identification:
-        """Who is at home?"""
+        """Say who is at home."""
         assert timeout_seconds > 0
         gevent.sleep(0)  # it takes a moment, in which others go on
         if not address.endswith(":4"):
