@@ -20,6 +20,9 @@ _LOGGER = logging.getLogger("anchor.transport")
 _QUIET_SECONDS = 10.0
 _MAX_REMEMBERED = 256
 
+NO_CLUSTER = "not in a cluster yet"
+JOIN_SECONDS = 5.0  # for this long it is normal that a node that joins says so
+
 
 class Rejection(Exception):  # noqa: N818 - named for what it is
     """This caller is refused. ``reason`` is a short stable word, for telling lines apart."""
@@ -84,9 +87,7 @@ class Admission:
         """Raise Rejection unless the caller names our cluster; who it is does not matter."""
         self.check_protocol(envelope)
         if not self.cluster_id:
-            raise Rejection(
-                grpc.StatusCode.FAILED_PRECONDITION, "no_cluster", "not in a cluster yet"
-            )
+            raise Rejection(grpc.StatusCode.FAILED_PRECONDITION, "no_cluster", NO_CLUSTER)
         if envelope.cluster_id != self.cluster_id:
             raise Rejection(
                 grpc.StatusCode.FAILED_PRECONDITION, "cluster", "the cluster id is missing"
@@ -139,15 +140,22 @@ class RefusalLog:
     """One line a caller and reason in ten seconds, however many are refused.
 
     A caller is a member's name, or else the host it calls from: names can be made up at will.
+    That we are in no cluster yet is normal while we join: said only once that takes too long.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[tuple[str, str], tuple[float, int]] = {}
+        self._joining_since = 0.0
+        self._joining_last = -_QUIET_SECONDS
+        self._joining_said = False
 
     def refused(self, who: str, reason: str, detail: str) -> None:
         """Note a refusal; maybe log it."""
         now = self._clock()
+        if reason == "no_cluster":
+            self._joining(now, who, detail)
+            return
         key = (who[:64], reason)
         last, silent = self._last.pop(key, (now - _QUIET_SECONDS, 0))
         if now - last < _QUIET_SECONDS:
@@ -158,3 +166,14 @@ class RefusalLog:
         self._last[key] = (now, 0)
         if len(self._last) > _MAX_REMEMBERED:
             del self._last[next(iter(self._last))]
+
+    def _joining(self, now: float, who: str, detail: str) -> None:
+        """Note that we had to say that we are in no cluster, to whomever."""
+        if now - self._joining_last >= _QUIET_SECONDS:  # the last time we joined is over
+            self._joining_since, self._joining_said = now, False
+            _LOGGER.debug("refused %r: %s", who[:64], detail)
+        self._joining_last = now
+        if now - self._joining_since > JOIN_SECONDS and not self._joining_said:
+            self._joining_said = True
+            seconds = now - self._joining_since
+            _LOGGER.warning("refused %r for %.0f s: %s", who[:64], seconds, detail)

@@ -80,9 +80,9 @@ class CallFailed(Exception):  # noqa: N818 - named for what it is
     def why(self) -> str:
         """Say what went wrong in a few words, without gRPC's nesting."""
         if self.status is grpc.StatusCode.UNAVAILABLE:
-            for words in _PLAIN_WORDS:
-                if words in self.detail:
-                    return words.lower()
+            for theirs, ours in _PLAIN_WORDS.items():
+                if theirs in self.detail:
+                    return ours
         if self.status is grpc.StatusCode.DEADLINE_EXCEEDED:
             return "no answer in time"
         return str(self)
@@ -102,7 +102,17 @@ _BREAKDOWNS = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNKNOWN,
 }
-_PLAIN_WORDS = ("Connection refused", "Connection reset", "Socket closed", "No route to host")
+STOPPING = "stopping"  # what a server that stops says, and what it is called here
+_NO_GRPC = "it does not speak gRPC; is that an HTTP port? give the node's --port"
+_PLAIN_WORDS = {
+    "Connection refused": "connection refused",
+    "Connection reset": "connection reset",
+    "Socket closed": "socket closed",
+    "No route to host": "no route to host",
+    "Failed parsing HTTP/2": _NO_GRPC,
+    "http1.x server": _NO_GRPC,
+    "Cancelling all calls": STOPPING,  # gRPC's own words, once our grace is over
+}
 
 
 class Stream:

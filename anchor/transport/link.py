@@ -1,13 +1,12 @@
 """The connection to one member: its channel, and whether the member lives.
 
-States: ``unknown`` → ``connected`` ⇄ ``lost``, one log line a change. Answers count: what comes on
+States: ``unknown`` → ``connected`` ⇄ ``lost``; ``LinkLog`` says so. Answers count: what comes on
 our stream, to our votes, to our pings. What the member says by itself counts as long as none of
 our attempts failed; after that it is a sign that trying again at once is worth while.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from anchor.transport import channel as channels
 from anchor.transport import codec
 from anchor.transport.channel import CallFailed, Channel
 from anchor.transport.codec import Malformed
+from anchor.transport.link_log import LinkLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from anchor.raft.configuration import Member
     from anchor.transport.parts import Parts
 
-_LOGGER = logging.getLogger("anchor.transport")
 _KICK_SECONDS = 0.25  # how often a sign of life may cut a back-off short
 _REFUSED_BACKOFF_SECONDS = 0.25  # who refuses us is up, and may soon know better
-_QUIET_SECONDS = 10.0  # between two lines about what keeps it lost
 _RENEW_AFTER = 2  # failures in a row on one channel
 
 
@@ -46,8 +44,7 @@ class Link:
         self._rng = parts.rng
         self._lock = threading.Lock()
         self._closed = False
-        self._trouble = ""  # why there is no connection, as last logged
-        self._troubled_since = 0.0
+        self._log = LinkLog(member.id, member.address)
         self._failures = 0
         self._channel: Channel | None = None
         self._channel_failures = 0
@@ -98,8 +95,12 @@ class Link:
         """Whether the member was taken off the list, or the transport stops."""
         return self._closed
 
+    def retire(self) -> None:
+        """Log and call nothing any more, and open nothing; ``close`` follows. Never switches."""
+        self._closed = True
+
     def close(self) -> None:
-        """End the channel and all that goes over it; log and call nothing any more."""
+        """End the channel and all that goes over it. May switch greenlets."""
         with self._lock:
             self._closed = True
             channel = self._channel
@@ -135,22 +136,9 @@ class Link:
         self._channel_failures += 1
         if self._closed:
             return
-        self._report(reason)
+        self.connected = False
+        self._log.failed(reason)
         self._end_dependents()
-
-    def _report(self, reason: str) -> None:
-        """Log a change of state, or now and then that the trouble is another."""
-        where = f"{self.member.id} at {self.member.address}"
-        if self.connected:
-            self.connected = False
-            _LOGGER.warning("lost %s: %s", where, reason)
-        elif not self._trouble or (
-            self._trouble != reason and time.monotonic() > self._troubled_since + _QUIET_SECONDS
-        ):
-            _LOGGER.info("cannot reach %s: %s", where, reason)
-        else:
-            return
-        self._trouble, self._troubled_since = reason, time.monotonic()
 
     def back_off(self) -> None:
         """Wait before the next attempt: capped exponential, full jitter; none after success."""
@@ -172,8 +160,7 @@ class Link:
     def _mark_connected(self) -> None:
         if not self.connected and not self._closed:
             self.connected = True
-            self._trouble = ""
-            _LOGGER.info("connected to %s at %s", self.member.id, self.member.address)
+            self._log.connected()
 
     def _end_dependents(self) -> None:
         for end in list(self.on_lost):

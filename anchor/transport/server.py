@@ -103,7 +103,7 @@ class Server:
         if self._server is None or self._executor is None:
             return
         stopped = self._server.stop(grace_seconds)
-        gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", "stopping")
+        gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", channels.STOPPING)
         with self._lock:
             streams = [*self._appends.values(), *self._forwards.values(), *self._nameless]
         for stream in streams:

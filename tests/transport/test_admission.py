@@ -112,3 +112,25 @@ def test_the_refusal_log_remembers_no_more_than_it_may(
         for number in range(1000):
             log.refused(f"z{number}", "sender", "x")
     assert len(log._last) <= 256
+
+
+def test_a_node_that_joins_complains_only_once_it_takes_too_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not in a cluster yet: normal for five seconds, then one warning; anew the next time."""
+    now = 100.0
+    log = RefusalLog(lambda: now)
+    with caplog.at_level(logging.INFO, "anchor.transport"):
+        for _ in range(20):
+            log.refused("ipv4:127.0.0.1", "no_cluster", "not in a cluster yet")
+            now += 0.25
+        assert not caplog.records
+        for _ in range(100):
+            log.refused("ipv4:127.0.0.1", "no_cluster", "not in a cluster yet")
+            now += 0.25
+        assert [r.getMessage() for r in caplog.records] == [
+            "refused 'ipv4:127.0.0.1' for 5 s: not in a cluster yet"
+        ]
+        now += 60
+        log.refused("ipv4:127.0.0.1", "no_cluster", "not in a cluster yet")
+        assert len(caplog.records) == 1
