@@ -14,9 +14,9 @@ In order
    or raises :class:`PortInUse` / :class:`BindFailed`, whose text is the line for the operator.
 3. ``set_cluster_id`` as soon as it is known: until then every member's message is refused.
 4. ``set_members(configuration.members.values())`` whenever the configuration *in force* changes
-   (appended, rolled back, installed). It opens and closes channels; oneself may be in it. A member
-   that was removed still needs the entry that removes it: keep it in the list until that entry is
-   committed and sent.
+   (appended, rolled back, installed). It never switches greenlets: those of the transport open and
+   close the channels. Oneself may be in it. A member that was removed still needs the entry that
+   removes it: keep it in the list until that entry is committed and sent.
 5. ``send(messages)`` for what a Ready says to send. It never blocks and promises nothing: what
    cannot be delivered is dropped, the core copes.
 6. ``stop(grace_seconds)`` refuses what is new, ends streams and channels, and returns within the

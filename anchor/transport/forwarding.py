@@ -103,7 +103,8 @@ class ForwardStream:
             self._call.cancel()
 
     def _put(self, wire: bytes) -> None:
-        if self._done or not self._outbox.offer(wire, len(wire)):
+        gone = self._done or self._peer.link.is_closed
+        if gone or not self._outbox.offer(wire, len(wire)):
             raise ForwardClosed(f"the stream to {self.leader_id} is closed or full")
 
     def _finish(self) -> bool:

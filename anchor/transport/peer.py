@@ -228,9 +228,15 @@ class Peer:
             self._cut_off = True
             stream.cancel()
 
+    def retire(self) -> None:
+        """Log and call nothing any more; ``close`` follows. Does not switch greenlets."""
+        self._closed = True
+        self.link.retire()
+
     def close(self) -> None:
-        """End the stream, the channel and the runner. Nothing is called any more."""
-        with self._lock:
-            self._closed = True
-        self._outbox.close(discard=True)
+        """End the stream, the channel and the runner. May switch greenlets."""
+        self.retire()
+        with self._lock:  # nobody is about to replace the outbox
+            outbox = self._outbox
+        outbox.close(discard=True)
         self.link.close()

@@ -6,8 +6,10 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from anchor.raft.errors import InvalidMessage
 from anchor.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -78,6 +80,8 @@ class Transport:
         self._forwards: dict[str, ForwardStream] = {}
         self._sendings: set[SnapshotSending] = set()
         self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
+        self._leaving: deque[Peer] = deque()  # no members any more, to be closed
+        self._left = threading.Event()  # look there
         self._stopped = threading.Event()
 
     @property
@@ -90,6 +94,7 @@ class Transport:
         self._server.start()
         self._greenlets.spawn("monitor", self._monitor)
         self._greenlets.spawn("dispatcher", self._dispatch)
+        self._greenlets.spawn("closer", self._close_the_leaving)
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """End everything within the grace; calls under way get that long. Idempotent."""
@@ -98,12 +103,16 @@ class Transport:
         self._stopped.set()
         until = time.monotonic() + grace_seconds
         self._asked.close(discard=True)
+        self._left.set()
+        for peer in self._peers.values():  # all of them first: closing one lets others run
+            peer.retire()
         for stream in list(self._forwards.values()):
             stream.close()
         for sending in list(self._sendings):
             sending.close()
         for peer in self._peers.values():
             peer.close()
+        self._close_all_leaving()
         self._server.stop(grace_seconds)
         self._greenlets.join(max(0.1, until - time.monotonic()))
 
@@ -114,7 +123,7 @@ class Transport:
         self._admission.set_cluster_id(cluster_id)
 
     def set_members(self, members: Iterable[Member]) -> None:
-        """Replace the members, oneself among them or not. Cheap when nothing changed."""
+        """Replace the members, oneself among them or not. Cheap, and never switches greenlets."""
         wanted = {m.id: m for m in members if m.id != self._admission.member_id}
         if wanted == self._admission.members or self._stopped.is_set():
             return
@@ -122,12 +131,32 @@ class Transport:
         for member_id, peer in list(self._peers.items()):
             if not _same_place(peer.member, wanted.get(member_id)):
                 del self._peers[member_id]
-                peer.close()
+                peer.retire()
+                self._leaving.append(peer)
+                self._left.set()
         for member_id, member in wanted.items():
             if member_id not in self._peers and member.address:
                 peer = Peer(member, self._parts)
                 self._peers[member_id] = peer
                 self._greenlets.spawn(f"peer-{member_id}", peer.run)
+
+    def _close_the_leaving(self) -> None:
+        """Close who left the members, in order: a channel's end switches greenlets."""
+        while not self._stopped.is_set():
+            self._left.wait()
+            self._left.clear()
+            self._close_all_leaving()
+
+    def _close_all_leaving(self) -> None:
+        while True:
+            try:
+                peer = self._leaving.popleft()
+            except IndexError:
+                return
+            try:
+                peer.close()
+            except Exception:  # the others must be closed all the same
+                _LOGGER.exception("failed to close the connection to %s", peer.id)
 
     def connected(self, member_id: str) -> bool:
         """Whether this member was heard of late, by whatever way."""
@@ -200,8 +229,9 @@ class Transport:
         """Send a snapshot's files and then the message itself; blocks until it is judged.
 
         The answer comes to ``on_message``, before this returns. Raises Unreachable when the
-        transfer broke for good, SnapshotRefused, and whatever the source raised; then no answer
-        comes. Give it a greenlet of its own, and report ``snapshot_sent`` to the core after it.
+        transfer broke for good, SnapshotRefused, CallRefused for an answer that is nonsense, and
+        whatever the source raised; then no answer comes. Give it a greenlet of its own, and report
+        ``snapshot_sent`` to the core after it.
         """
         peer = self._peers.get(message.recipient)
         if peer is None or self._stopped.is_set():
@@ -212,7 +242,10 @@ class Transport:
             response = sending.run()
         finally:
             self._sendings.discard(sending)
-        self._parts.handler.on_message(response)
+        try:
+            self._parts.handler.on_message(response)
+        except InvalidMessage as error:
+            raise CallRefused("malformed", f"{message.recipient}: {error}") from None
 
     # --- forwarding --------------------------------------------------------------------------
 
@@ -264,15 +297,23 @@ class Transport:
         if peer is None:
             raise Unreachable(f"{member_id} is not a member we know")
         wire = codec.encode_compare_digest(peer.link.header(), applied_index, majority_digest)
-        answer = _ask(peer.link.channel(), channels.COMPARE_DIGEST, wire, timeout_seconds)
-        return _read(codec.decode_digest, answer, peer.member.address)[1]
+        address = peer.member.address
+        try:
+            channel = peer.link.channel()
+        except CallFailed:  # closed a moment ago
+            raise Unreachable(f"{member_id} is no member any more, or we stop") from None
+        answer = _ask(channel, channels.COMPARE_DIGEST, wire, timeout_seconds)
+        return _read(codec.decode_digest, answer, address)[1]
 
     def _header_to_anybody(self) -> codec.Header:
         local = self._admission
         return codec.header(local.cluster_id, local.member_id, local.incarnation, "", 0)
 
     def _call(self, address: str, path: str, wire: bytes, timeout_seconds: float) -> bytes:
-        channel = Channel(address, self._options.max_message_bytes)
+        try:
+            channel = Channel(address, self._options.max_message_bytes)
+        except ValueError as error:  # it cannot even be encoded
+            raise Unreachable(f"{address!a}: no address ({error})") from None
         try:
             return _ask(channel, path, wire, timeout_seconds)
         finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,13 +15,20 @@ from anchor.raft.messages import RequestVote
 from anchor.transport import (
     BindFailed,
     CallTimeout,
+    ForwardClosed,
     JoinRequest,
     LocalMember,
     PortInUse,
     Transport,
     TransportError,
+    Unreachable,
 )
 from tests.transport.harness import CLUSTER, FakeNode, append, incarnation_of, net_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchor.transport.peer import Peer
 
 
 def transport_at(address: str) -> Transport:
@@ -157,3 +166,111 @@ def test_a_healthy_idle_cluster_says_nothing(caplog: pytest.LogCaptureFixture) -
     assert sorted(lines) == sorted(
         f"connected to {name} at {net.members[name].address}" for name in "ab"
     )
+
+
+def test_changing_members_waits_for_no_channel_to_close() -> None:
+    """The node calls it in the middle of a Ready: a greenlet of the transport does the closing."""
+    with net_of("a", "b", "c") as net:
+        a = net.nodes["a"]
+        gone = [a.transport._peers[name] for name in "bc"]
+        let_go = threading.Event()
+        closed: list[str] = []
+        for peer in gone:
+
+            def close(peer: Peer = peer, really: Callable[[], None] = peer.close) -> None:
+                assert let_go.wait(10)
+                closed.append(peer.id)
+                really()
+
+            peer.close = close  # type: ignore[method-assign]
+        a.transport.set_members([])
+        assert closed == []
+        assert all(peer.link.is_closed for peer in gone)
+        let_go.set()
+        a.until(lambda: len(closed) == 2)
+        assert closed == ["b", "c"]
+        a.until(lambda: not any(n.startswith("peer") for n in a.transport._greenlets.running))
+
+
+def test_stop_closes_what_was_not_closed_yet() -> None:
+    """A member taken off the list right before the stop is closed all the same."""
+    with net_of("a", "b") as net:
+        a = net.nodes["a"]
+        a.until(lambda: a.transport.connected("b"))
+        a.transport.set_members([])
+        a.transport.stop(1.0)
+        assert a.transport._greenlets.running == []
+
+
+def test_an_orderly_stop_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Who stays says that the other stops, without a warning; who stops says nothing."""
+    with caplog.at_level(logging.INFO, "anchor.transport"), net_of("a", "b") as net:
+        a, b = net.nodes["a"], net.nodes["b"]
+        a.transport.send([append("a", "b")])
+        b.transport.send([append("b", "a", term=2)])
+        a.until(lambda: len(a.heard) == 2)
+        b.until(lambda: len(b.heard) == 2)
+        caplog.clear()
+        b.transport.stop(0.2)
+        a.until(lambda: not a.transport.connected("b"))
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("INFO", "b is stopping")]
+
+
+def test_a_cluster_that_stops_says_nothing_of_its_members(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever is closed while we stop ourselves is no news, however busy all were."""
+    with caplog.at_level(logging.INFO, "anchor.transport"), net_of("a", "b", "c") as net:
+        a = net.nodes["a"]
+        a.transport.send([append("a", "b"), append("a", "c")])
+        a.until(lambda: len(a.heard) == 2)
+        caplog.clear()
+        a.transport.stop(0.2)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_member_that_is_being_closed_fails_calls_as_any_other() -> None:
+    """Each public call raises nothing but a TransportError, also at that moment."""
+    with net_of("a", "b") as net:
+        a = net.nodes["a"]
+        stream = a.transport.forward("b")
+        a.transport._peers["b"].retire()
+        with pytest.raises(Unreachable):
+            a.transport.compare_digest("b", 7, b"", 1.0)
+        with pytest.raises(ForwardClosed):
+            stream.propose(1, [b"x"])
+        with pytest.raises(ForwardClosed):
+            a.transport.forward("b").read_index(2)
+        a.transport.stop(0.2)
+        with pytest.raises(TransportError):
+            a.transport.forward("b")
+        with pytest.raises(TransportError):
+            a.transport.compare_digest("b", 7, b"", 1.0)
+
+
+@pytest.mark.parametrize("address", ["", "\udc80:1", "a\0b:1", "x y:1", "127.0.0.1:1"])
+def test_an_address_that_leads_nowhere_is_a_transport_error(address: str) -> None:
+    """Nonsense for an address fails as an address where nobody is."""
+    with net_of("a") as net, pytest.raises(TransportError):
+        net.nodes["a"].transport.identify(address, 1.0)
+
+
+def test_a_port_that_does_not_speak_grpc_is_recognised() -> None:
+    """The HTTP port given instead of the node's is the usual mistake, and is named."""
+    with net_of("a") as net, socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # the listener was closed
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        web = threading.Thread(target=answer, daemon=True)
+        web.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(Unreachable, match="does not speak gRPC; is that an HTTP port"):
+            net.nodes["a"].transport.identify(address, 2.0)
+        listener.shutdown(socket.SHUT_RDWR)
+        web.join(5)
