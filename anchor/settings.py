@@ -77,6 +77,9 @@ def split_address(address: str) -> tuple[str, int]:
         ValueError: what is wrong with it, in words for the person who wrote it.
 
     """
+    _refuse_url(address)
+    if re.search(r":[0-9]+[ \t]+\S", address):
+        raise ValueError("holds a blank; put commas between addresses")
     host, separator, port = address.rpartition(":")
     if not separator or host.count("[") != host.count("]"):
         raise ValueError("has no port; an address is HOST:PORT, like localhost:9001")
@@ -92,6 +95,7 @@ def parse_host(text: str) -> str:
         ValueError: why nothing can be reached there.
 
     """
+    _refuse_url(text)
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
         if ":" not in text:
@@ -106,6 +110,12 @@ def parse_host(text: str) -> str:
     elif not _HOST_NAME.fullmatch(text):
         raise ValueError("is not a host name; letters, digits, '-' and '.' make one")
     return text
+
+
+def _refuse_url(text: str) -> None:
+    """Name this common mistake, before the colon in it is taken for one of IPv6."""
+    if match := re.match(r"[A-Za-z]{1,10}://", text):
+        raise ValueError(f"leave out {match[0]}; an address is HOST:PORT, like localhost:9001")
 
 
 def parse_port(text: str) -> int:

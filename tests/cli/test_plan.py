@@ -186,6 +186,8 @@ def test_all_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
         ("--id a --host [::]", "--host [::]: listens everywhere"),
         ("--id a --advertise 0.0.0.0", "--advertise 0.0.0.0: nobody can dial"),
         ("--id a --peers localhost", "--peers localhost: localhost: has no port"),
+        ("--id a --peers http://b:1", "--peers http://b:1: http://b:1: leave out http://"),
+        ("--id a --advertise http://b", "--advertise http://b: leave out http://"),
         ("--id a --port 5 --peers 127.0.0.1:5", "--peers 127.0.0.1:5: names only this node"),
         ("--id a --election-timeout 250", "--election-timeout 250: must be at least 3 times"),
         ("--id a --heartbeat 400ms", "--election-timeout (default 1s): must be at least 3 times"),
@@ -206,6 +208,15 @@ def test_a_mistake_is_named_by_its_flag_and_reason(line: str, expected: str) -> 
     """Each line starts with the flag at fault; no mistake brings a second complaint with it."""
     (said,) = [line for line in mistakes(line) if "65535; begin" not in line or "--port" in line]
     assert said.startswith(expected)
+
+
+def test_a_list_with_blanks_is_told_to_take_commas() -> None:
+    """A blank makes no IPv6 address of two others."""
+    made = plan_for(["--id", "a", "--peers", "b:1 c:2"], {}, "anchor")
+    assert isinstance(made, Mistakes)
+    assert made.lines == (
+        "--peers 'b:1 c:2': b:1 c:2: holds a blank; put commas between addresses",
+    )
 
 
 def test_contradictions_with_cluster_are_seen_across_sources() -> None:
