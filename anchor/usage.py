@@ -39,7 +39,10 @@ VERBS = {
         "One row for each endpoint. Exit code 7 if one could not be reached, 5 if none knows a "
         "leader.",
     ),
-    "members": Verb("members", (0, 0), "list the cluster's members as its leader sees them"),
+    "members": Verb(
+        "members", (0, 0), "list the cluster's members as its leader sees them",
+        "Exit code 5 if there is no leader: the list is then what one node last knew.",
+    ),
 }  # fmt: skip
 
 WIDTH = 80

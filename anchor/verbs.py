@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 OK, ERROR, USAGE, NOT_FOUND, NO_LEADER, UNREACHABLE = 0, 1, 2, 3, 5, 7
 
+LAST_QUESTION_SECONDS = 1.0
+"""After a call that had no answer in time: to learn whether a leader is what was missing."""
+
 Row = Sequence[object]
 
 
@@ -39,11 +42,36 @@ def run(plan: RunVerb) -> int:
         except NoLeader as error:
             return _fail(subject, f"no leader: {error}", NO_LEADER)
         except Unreachable as error:
+            if _is_leaderless(client):
+                # The node was still waiting for one when our patience ended.
+                return _fail(subject, f"no leader: {error}", NO_LEADER)
             return _fail(subject, f"unreachable: {error}", UNREACHABLE)
         except CommitUnknown as error:
             return _fail(subject, f"outcome unknown: {error}; read the key to see", ERROR)
         except Refused as error:
             return _fail(subject, f"refused: {error}", ERROR)
+
+
+def _is_leaderless(client: Client) -> bool:
+    """Whether nodes answer, and none of them knows a leader."""
+    statuses = _statuses(client, min(client.timeout, LAST_QUESTION_SECONDS)).values()
+    known = [status for status in statuses if isinstance(status, dict)]
+    return bool(known) and not any(status.get("leader_id") for status in known)
+
+
+def _statuses(
+    client: Client, timeout: float | None = None
+) -> dict[str, dict[str, Any] | ClientError]:
+    """Ask all endpoints at once, so that a dead one costs its timeout only once."""
+
+    def ask(endpoint: str) -> dict[str, Any] | ClientError:
+        try:
+            return client.status(endpoint, timeout=timeout)
+        except ClientError as error:
+            return error
+
+    with ThreadPoolExecutor(len(client.endpoints)) as pool:
+        return dict(zip(client.endpoints, pool.map(ask, client.endpoints), strict=True))
 
 
 def _get(client: Client, plan: RunVerb) -> int:
@@ -75,16 +103,7 @@ def _delete(client: Client, plan: RunVerb) -> int:
 
 
 def _status(client: Client, plan: RunVerb) -> int:
-    """Ask all endpoints at once, so that a dead one costs its timeout only once."""
-
-    def ask(endpoint: str) -> dict[str, Any] | ClientError:
-        try:
-            return client.status(endpoint)
-        except ClientError as error:
-            return error
-
-    with ThreadPoolExecutor(len(client.endpoints)) as pool:
-        answers = dict(zip(client.endpoints, pool.map(ask, client.endpoints), strict=True))
+    answers = _statuses(client)
     if plan.as_json:
         shown = {
             endpoint: {"error": str(answer)} if isinstance(answer, ClientError) else answer
@@ -120,7 +139,7 @@ def _members(client: Client, plan: RunVerb) -> int:
     members = client.members()
     if plan.as_json:
         _write(json.dumps(members, indent=2).encode() + b"\n")
-        return OK
+        return _members_code(members)
     rows = [
         (
             member.get("id"),
@@ -135,7 +154,14 @@ def _members(client: Client, plan: RunVerb) -> int:
     ]
     headings = ("ID", "ROLE", "CONNECTED", "MATCH", "LAG", "ADDRESS", "HTTP")
     _write(table(*_without_unknown(headings, rows)).encode())
-    return OK
+    return _members_code(members)
+
+
+def _members_code(members: Sequence[Mapping[str, Any]]) -> int:
+    """Only a leader knows the members for sure: say where none was seen."""
+    if any(member.get("role") == "leader" for member in members):
+        return OK
+    return _fail("members", "no leader: this is what one node last knew", NO_LEADER)
 
 
 def _without_unknown(headings: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote_from_bytes
 
-from anchor.client.connections import Answer, Broken, Connections, NotSent, Request
+from anchor.client.connections import Answer, Broken, Connections, NotHTTP, NotSent, Request
 from anchor.client.errors import ClientError, CommitUnknown, NoLeader, Refused, Unreachable
 from anchor.settings import join_address, split_address
 
@@ -216,7 +216,9 @@ class Client:
         except Broken as error:
             if request.writes:
                 raise CommitUnknown(f"{error}; the write may have happened") from None
-            raise _TryAgain(Unreachable(str(error))) from None
+            # Something else listens there: that will not change while we wait.
+            elsewhere = isinstance(error, NotHTTP)
+            raise _TryAgain(Unreachable(str(error)), connected=not elsewhere) from None
 
     def _back_off(self, rounds: int, deadline: float) -> None:
         """Wait with full jitter: anything from nothing to an exponentially rising bound."""

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anchor.settings import split_address
+from anchor.settings import HTTP_PORT_OFFSET, split_address
 
 if TYPE_CHECKING:
     import socket
@@ -36,6 +36,10 @@ class NotSent(ExchangeError):  # noqa: N818 - says what happened
 
 class Broken(ExchangeError):  # noqa: N818 - says what happened
     """The connection failed, or took too long, once the request may have left."""
+
+
+class NotHTTP(Broken):
+    """What came back is no HTTP at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Connections:
         """Send a request to one endpoint and wait for its answer, at most ``timeout`` seconds.
 
         Raises:
-            NotSent, Broken: there is no answer.
+            NotSent, Broken, NotHTTP: there is no answer.
 
         """
         deadline = time.monotonic() + timeout
@@ -88,6 +92,11 @@ class Connections:
             raise Broken(f"{endpoint} did not answer in time") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
+            if _is_garbage(error):
+                raise NotHTTP(
+                    f"{endpoint} does not speak HTTP; is that its --port? "
+                    f"HTTP is usually {HTTP_PORT_OFFSET} higher"
+                ) from None
             raise Broken(f"{endpoint} broke off: {_reason(error)}") from None
         except BaseException:
             connection.close()
@@ -183,6 +192,13 @@ def _has_ended(connection: http.client.HTTPConnection) -> bool:
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))
     return True
+
+
+def _is_garbage(error: Exception) -> bool:
+    """Whether what came is not even the first line of an answer."""
+    return isinstance(error, http.client.BadStatusLine) and not isinstance(
+        error, http.client.RemoteDisconnected
+    )
 
 
 def _reason(error: Exception) -> str:

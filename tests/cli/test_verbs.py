@@ -12,7 +12,7 @@ import pytest
 
 from anchor.verbs import table
 from tests.cli.processes import COMMAND, environment, run
-from tests.client.fakes import Act, FakeNode, Reply, json_reply, problem
+from tests.client.fakes import Act, FakeNode, Reply, Seen, json_reply, problem
 
 STATUS = {
     "node_id": "n1", "role": "leader", "leader_id": "n1", "term": 3, "commit_index": 9,
@@ -20,6 +20,7 @@ STATUS = {
     "peers": [{"id": "n2", "role": "follower", "connected": True, "match_index": 7}],
     "replication_lag": {"n2": 2},
 }  # fmt: skip
+LEADERLESS = json_reply({**STATUS, "leader_id": None, "role": "follower", "replication_lag": {}})
 
 
 def test_put_get_and_del_work_on_bytes() -> None:
@@ -112,6 +113,30 @@ def test_nobody_there_is_exit_code_7() -> None:
         done = run("status", "--endpoints", endpoint)
         assert done.returncode == 7
         assert b"connection refused" in done.stdout
+
+
+def test_a_read_that_ran_out_of_time_for_want_of_a_leader_is_exit_code_5() -> None:
+    """A node waits for a leader longer than some callers do: it is not unreachable for that."""
+
+    def script(seen: Seen) -> Reply | Act:
+        return LEADERLESS if seen.target == "/status" else Act.HANG
+
+    with FakeNode(script) as node:
+        done = run("get", "k", "--endpoints", node.endpoint, "--timeout", "300ms")
+    assert done.returncode == 5
+    said = f"anchor: get k: no leader: {node.endpoint} did not answer in time\n"
+    assert done.stderr.decode() == said
+
+
+def test_the_port_for_nodes_is_told_from_the_one_for_clients() -> None:
+    """Who asks where no HTTP is spoken learns so, and sees none of the bytes that came back."""
+    with FakeNode(Act.GARBAGE) as node:
+        done = run("get", "k", "--endpoints", node.endpoint, "--timeout", "300ms")
+    assert done.returncode == 7
+    assert done.stderr.decode() == (
+        f"anchor: get k: unreachable: {node.endpoint} does not speak HTTP; "
+        "is that its --port? HTTP is usually 1000 higher\n"
+    )
 
 
 def test_usage_mistakes_are_exit_code_2() -> None:
@@ -208,6 +233,16 @@ def test_members_are_listed_with_how_far_they_are() -> None:
         ["n2", "follower", "yes", "7", "2"],
     ]
     assert [member["id"] for member in told] == ["n1", "n2"]
+
+
+def test_members_without_a_leader_are_listed_with_exit_code_5() -> None:
+    """What a node last knew is shown, and said to be no more than that."""
+    with FakeNode(LEADERLESS) as node:
+        for more in ((), ("--json",)):
+            done = run("members", *more, "--endpoints", node.endpoint)
+            assert done.returncode == 5
+            assert b"n2" in done.stdout
+            assert done.stderr == (b"anchor: members: no leader: this is what one node last knew\n")
 
 
 def test_a_table_cannot_be_forged_by_what_a_server_says() -> None:

@@ -40,6 +40,7 @@ class Act(enum.Enum):
     CLOSE = "close the connection"
     HANG = "say nothing until the test is over"
     TRUNCATE = "announce more than is sent"
+    GARBAGE = "send what is no HTTP"
 
 
 def problem(status: int, code: str, *, retryable: bool = False, detail: str = "why") -> Reply:
@@ -117,6 +118,8 @@ class FakeNode:
                 reply = fake.script(seen)
                 if reply is Act.HANG:
                     fake._over.wait()
+                if reply is Act.GARBAGE:
+                    self.wfile.write(b"\x00\x00\x12\x04\n")
                 if isinstance(reply, Act) and reply is not Act.TRUNCATE:
                     self.close_connection = True
                     return
