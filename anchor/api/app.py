@@ -187,7 +187,9 @@ class Ready:
         self._store = store
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say whether a leader is known."""
+        """Say whether this node is a member and knows a leader."""
+        if self._store.status().get("role") == "removed":
+            raise Problem(503, "removed", "this node was removed from its cluster")
         if self._store.leader_id is None:
             raise Problem(503, "no_leader", "no leader is known here", retryable=True)
         send(ok(), resp)
