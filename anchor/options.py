@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from anchor import values
@@ -114,6 +115,7 @@ class Flags:
     options: dict[str, Given]
     switches: frozenset[str]
     positionals: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
 
 def read_flags(
@@ -121,12 +123,18 @@ def read_flags(
     options: Iterable[Option],
     switches: Iterable[str],
     problems: list[str],
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> Flags:
-    """Take a command line apart. A list may be given piecemeal, anything else once."""
+    """Take a command line apart. A list may be given piecemeal, anything else once.
+
+    ``elsewhere`` says of flags that are none here where they belong.
+    """
     table = {option.flag: option for option in options}
     words = _sort_words(arguments, table, frozenset(switches))
     problems += [
-        f"{printable(name, 60)}: no such flag{_did_you_mean(name, words.known)}"
+        f"{name}: {elsewhere[name]}"
+        if name in elsewhere
+        else f"{printable(name, 60)}: no such flag{_did_you_mean(name, words.known)}"
         for name in words.unknown
     ]
     given: dict[str, Given] = {}
@@ -140,7 +148,8 @@ def read_flags(
             problems.append(f"{flag}: given {len(texts)} times; give it once")
         text = ",".join(texts) if option.accepts == "list" else texts[-1]
         _accept(given, option, text, f"{flag} {_quoted(text)}", problems)
-    return Flags(given, frozenset(words.switches), tuple(words.positionals))
+    unknown = tuple(name for name in words.unknown if name not in elsewhere)
+    return Flags(given, frozenset(words.switches), tuple(words.positionals), unknown)
 
 
 @dataclass(slots=True)
@@ -207,17 +216,19 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def read_file(path: Path, options: Iterable[Option], problems: list[str]) -> dict[str, Given]:
-    """Read a TOML file: the flags' names as keys, with ``-`` or ``_``."""
+def read_file(
+    path: Path, options: Iterable[Option], problems: list[str]
+) -> dict[str, Given] | None:
+    """Read a TOML file: the flags' names as keys, with ``-`` or ``_``. None if it is unreadable."""
     shown = printable(str(path), 80)
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         problems.append(f"--config {shown}: cannot be read: {error.strerror or error}")
-        return {}
+        return None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError too
         problems.append(f"--config {shown}: is not TOML: {printable(str(error), 200)}")
-        return {}
+        return None
     known = {option.name: option for option in options if option.name != "config"}
     given: dict[str, Given] = {}
     for key, value in table.items():

@@ -7,6 +7,8 @@ can run before gevent patches the standard library, and ``__main__`` can see whe
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,21 +99,24 @@ def plan_for(arguments: Sequence[str], environ: Mapping[str, str], program: str)
     if verb is not None:
         return _plan_verb(verb, arguments, environ, program)
     problems: list[str] = []
-    flags = read_flags(arguments, NODE_OPTIONS, SWITCHES, problems)
+    flags = read_flags(arguments, NODE_OPTIONS, SWITCHES, problems, _FLAGS_OF_VERBS)
     if flags.switches & {"--help", "-h"} or flags.positionals[:1] == ("help",):
         return Show(usage.overview(program))
     if "--version" in flags.switches:
         return Show(f"anchor {VERSION}")
     problems += [
-        f"{printable(word, 60)}: is neither a flag nor a verb{_guess_verb(word)}"
+        f"{printable(word, 60)}: is neither a flag nor a verb{_guess(word)}"
         for word in flags.positionals
     ]
     from_environment = read_environment(environ, NODE_OPTIONS, problems)
     config = flags.options.get("config") or from_environment.get("config")
-    from_file = {}
-    if config is not None and isinstance(config.value, Path):
-        from_file = read_file(config.value, NODE_OPTIONS, problems)
-    sources = _Sources({**from_file, **from_environment, **flags.options}, problems)
+    from_file: dict[str, Given] | None = {}
+    if config is not None:
+        path = config.value
+        from_file = read_file(path, NODE_OPTIONS, problems) if isinstance(path, Path) else None
+    all_read = from_file is not None and not flags.positionals and not flags.unknown
+    given = {**(from_file or {}), **from_environment, **flags.options}
+    sources = _Sources(given, problems, all_read)
     warnings = tuple(unknown_variables(environ))
     made = (_cluster if "cluster" in sources.given else _node)(sources, warnings)
     if problems:
@@ -128,9 +133,17 @@ def _verb_in(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _guess_verb(word: str) -> str:
+_FLAGS_OF_VERBS = {
+    option.flag: "belongs to the verbs: get, put, del, status, members" for option in VERB_OPTIONS
+} | {"--json": "belongs to status and members"}
+_FLAGS_OF_NODES = {option.flag for option in NODE_OPTIONS}
+
+
+def _guess(word: str) -> str:
     import difflib  # noqa: PLC0415 - only mistakes pay for it
 
+    if re.search(r":[0-9]+$", word):
+        return "; put commas between addresses"
     close = difflib.get_close_matches(word, list(usage.VERBS), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -141,6 +154,7 @@ class _Sources:
 
     given: dict[str, Given]
     problems: list[str] = field(default_factory=list)
+    all_read: bool = True  # else what seems to be missing may stand in what was not understood
 
     def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - the table of options has the types
         """Return the value that won, or the default."""
@@ -184,7 +198,7 @@ def _tuning(sources: _Sources) -> dict[str, Any]:
 
 
 def _node(sources: _Sources, warnings: tuple[str, ...]) -> RunNode:
-    if "id" not in sources.given:
+    if "id" not in sources.given and sources.all_read:
         sources.problem("--id: is missing; give this node a name, like --id node1")
     node_id = sources.get("id", "")
     port = sources.get("port", DEFAULT_PORT)
@@ -204,7 +218,9 @@ def _node(sources: _Sources, warnings: tuple[str, ...]) -> RunNode:
         )
     reachable = split_address(advertise)[0] if advertise and not sources.problems else host
     own = advertise or join_address(host, port)
-    peers = tuple(peer for peer in sources.get("peers", ()) if peer != own)
+    peers = tuple(
+        peer for peer in sources.get("peers", ()) if peer != own and not _is_here(peer, host, port)
+    )
     if sources.get("peers") and not peers:
         sources.problem(
             f"{sources.label('peers')}: names only this node itself; "
@@ -221,6 +237,26 @@ def _node(sources: _Sources, warnings: tuple[str, ...]) -> RunNode:
         **_tuning(sources),
     )
     return RunNode(settings, warnings)
+
+
+def _is_here(address: str, host: str, port: int) -> bool:
+    """Whether an address on this machine is the one listened on, however it is spelt."""
+    where, number = split_address(address)
+    if number != port:
+        return False
+    ours, theirs = _loopbacks(host), _loopbacks(where)
+    return bool(ours & theirs) or (is_wildcard(host) and bool(theirs))
+
+
+def _loopbacks(host: str) -> set[str]:
+    """Which of this machine's own addresses a host means; none if it is another's."""
+    if host.lower().rstrip(".") == "localhost":
+        return {"127.0.0.1", "::1"}
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return set()
+    return {str(address)} if address.is_loopback else set()
 
 
 def _with_port(address: str, port: int) -> str:
@@ -285,12 +321,13 @@ def _plan_verb(
     verb: str, arguments: Sequence[str], environ: Mapping[str, str], program: str
 ) -> Plan:
     problems: list[str] = []
-    flags = read_flags(arguments, VERB_OPTIONS, (*SWITCHES, "--json"), problems)
+    elsewhere = dict.fromkeys(_FLAGS_OF_NODES, f"belongs to a node; {verb} takes --endpoints")
+    flags = read_flags(arguments, VERB_OPTIONS, (*SWITCHES, "--json"), problems, elsewhere)
     if flags.switches & {"--help", "-h"}:
         return Show(usage.of_verb(verb, program))
-    sources = _Sources(
-        {**read_environment(environ, VERB_OPTIONS, problems), **flags.options}, problems
-    )
+    # A bad variable stops only the verb that would use it.
+    used = [option for option in VERB_OPTIONS if option.name != "consistency" or verb == "get"]
+    sources = _Sources({**read_environment(environ, used, problems), **flags.options}, problems)
     operands = flags.positionals[1:]
     low, high = usage.VERBS[verb].operands
     if not low <= len(operands) <= high:
@@ -302,7 +339,8 @@ def _plan_verb(
     if operands[:1] == ("",) and high:
         problems.append(f"{verb}: the key is empty; a key has at least one byte")
     if problems:
-        dash = "  A key or value that begins with '-' goes after '--'." if operands else ""
+        dash = "  A key or value that begins with '-' goes after '--'."
+        dash = dash if high and flags.unknown else ""
         return Mistakes(tuple(problems), f"Try: {program} {verb} --help{dash}")
     given = {
         setting: sources.get(option)

@@ -78,7 +78,8 @@ _EPILOGUE = """\
 Every option can also stand in the environment (--http-port is ANCHOR_HTTP_PORT)
 and, but for those of verbs, in a TOML file (http-port = 8001). Flags win over
 the environment, and that over the file.
-TIME is written 1500ms, 1.5s or 1500, which is milliseconds.
+TIME is written 1500ms, 1.5s, 2m or 1500, which is milliseconds (of verbs: 3,
+which is seconds).
 SIZE is written 1MiB, 512KiB or 65536.
 """
 

@@ -120,7 +120,8 @@ def milliseconds(low: int, high: int, plain_unit_ms: int = 1) -> Callable[[str],
     def parse(text: str) -> int:
         match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|s|m)?", text.strip())
         if not match:
-            raise ValueError("a duration is written like 1500ms, 1.5s or 1500")
+            plain = "1500" if plain_unit_ms == 1 else "3, which is seconds"
+            raise ValueError(f"a duration is written like 1500ms, 1.5s or {plain}")
         unit = _MILLISECOND_UNITS[match[2]] if match[2] else plain_unit_ms
         exact = Decimal(match[1]) * unit
         if not low <= exact <= high or exact != int(exact):

@@ -195,6 +195,16 @@ def test_all_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
         ("--id a --log-level loud", "--log-level loud: must be one of debug"),
         ("--id a --config /nowhere/x.toml", "--config /nowhere/x.toml: cannot be read: No such"),
         ("--id a stauts", "stauts: is neither a flag nor a verb; did you mean status?"),
+        ("stauts", "stauts: is neither a flag nor a verb; did you mean status?"),
+        ("--di a", "--di: no such flag"),
+        ("--config /nowhere/x.toml", "--config /nowhere/x.toml: cannot be read: No such"),
+        ("--config", "--config: needs a value"),
+        ("--id a --timeout 3", "--timeout: belongs to the verbs"),
+        ("--id a --peers b:1 c:2", "c:2: is neither a flag nor a verb; put commas between"),
+        ("--id a --port 5 --peers localhost:5", "--peers localhost:5: names only this node"),
+        ("--id a --port 5 --peers LOCALHOST.:5", "--peers LOCALHOST.:5: names only this node"),
+        ("--id a --port 5 --host ::1 --peers localhost:5", "--peers localhost:5: names only"),
+        ("--id a --port 5 --host :: --advertise a --peers [::1]:5", "--peers [::1]:5: names only"),
         ("--cluster 1", "--cluster 1: must be a number from 2 to 9"),
         ("--cluster 10", "--cluster 10: must be a number from 2 to 9"),
         ("--cluster 3 --id a", "--id a: contradicts --cluster 3"),
@@ -342,7 +352,10 @@ def test_what_follows_two_dashes_is_taken_as_it_is() -> None:
         ("status x", "status: is written status"),
         ("del a --consistency stale", "--consistency: belongs to get"),
         ("get a --json", "--json: belongs to status and members"),
-        ("get a --port 3", "--port: no such flag"),
+        ("get a --port 3", "--port: belongs to a node; get takes --endpoints"),
+        ("--port 3 status", "--port: belongs to a node; status takes --endpoints"),
+        ("get a --prot 3", "--prot: no such flag"),
+        ("get a --timeout abc", "--timeout abc: a duration is written like 1500ms, 1.5s or 3, wh"),
         ("get a --timeout 0", "--timeout 0: must be whole milliseconds"),
         ("get a --endpoints x", "--endpoints x: x: has no port"),
     ],
@@ -350,6 +363,33 @@ def test_what_follows_two_dashes_is_taken_as_it_is() -> None:
 def test_a_verb_written_wrongly_is_a_usage_error(line: str, expected: str) -> None:
     """Exit code 2 and the flag or verb at fault."""
     assert mistakes(line)[0].startswith(expected)
+
+
+def test_only_an_unknown_flag_is_answered_with_how_to_write_a_leading_dash() -> None:
+    """The advice stands where it helps, not beside every other mistake."""
+    for line, expected in (
+        ("put k -v", True),
+        ("get -k", True),
+        ("put k v --timeout abc", False),
+        ("get k --port 3", False),
+        ("status -x", False),
+    ):
+        made = plan(line)
+        assert isinstance(made, Mistakes)
+        assert ("goes after '--'" in made.hint) == expected
+
+
+def test_a_bad_variable_stops_only_the_verb_that_uses_it() -> None:
+    """``status`` reads no keys, so it has no consistency."""
+    assert isinstance(plan("status", ANCHOR_CONSISTENCY="foo"), RunVerb)
+    assert mistakes("get k", ANCHOR_CONSISTENCY="foo")
+
+
+def test_a_neighbour_on_another_loopback_address_is_somebody_else() -> None:
+    """127.0.0.2 is this machine too, yet another address; so is another port."""
+    assert node("--id a --port 5 --peers 127.0.0.2:5").peers == ("127.0.0.2:5",)
+    assert node("--id a --port 5 --peers localhost:6").peers == ("localhost:6",)
+    assert node("--id a --port 5 --host 10.0.0.1 --peers localhost:5").peers == ("localhost:5",)
 
 
 def test_an_empty_key_is_a_usage_error() -> None:
