@@ -9,7 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import greenlet
 import pytest
+from gevent import monkey
 
 from anchor.raft.messages import RequestVote
 from anchor.transport import (
@@ -190,6 +192,24 @@ def test_changing_members_waits_for_no_channel_to_close() -> None:
         a.until(lambda: len(closed) == 2)
         assert closed == ["b", "c"]
         a.until(lambda: not any(n.startswith("peer") for n in a.transport._greenlets.running))
+
+
+@pytest.mark.skipif(not monkey.is_module_patched("socket"), reason="threads do not switch")
+def test_changing_members_never_switches_greenlets() -> None:
+    """Nobody else runs while members go, come or move."""
+    with net_of("a", "b", "c") as net:
+        a = net.nodes["a"]
+        a.transport.send([append("a", "b"), append("a", "c")])
+        a.until(lambda: len(a.heard) == 2)
+        switches: list[str] = []
+        greenlet.settrace(lambda event, _greenlets: switches.append(event))
+        try:
+            a.transport.set_members([])
+            a.transport.set_members(net.members.values())
+            net.misremember(a, "b", incarnation=5)
+        finally:
+            greenlet.settrace(None)
+        assert switches == []
 
 
 def test_stop_closes_what_was_not_closed_yet() -> None:
