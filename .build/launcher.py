@@ -48,13 +48,16 @@ def launch(archive_path: str) -> None:
             reason = getattr(error, "strerror", None) or error
             passed_over.append(f"{root} ({reason})")
             continue
-        os.environ["SHIV_ROOT"] = root
-        run()
+        run(root)
     refuse(archive_path, passed_over)
 
 
-def run() -> None:
+def run(root: str) -> None:
     """Let shiv's bootstrap find what is unpacked and call the program."""
+    # SHIV_ENTRY_POINT and its like, set for another archive of shiv's, would start another program.
+    for variable in [name for name in os.environ if name.startswith("SHIV_")]:
+        del os.environ[variable]
+    os.environ["SHIV_ROOT"] = root
     import _bootstrap  # type: ignore[import-not-found]  # only in the archive
 
     _bootstrap.bootstrap()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import sys
 import threading
 import zipfile
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -234,3 +235,17 @@ def test_with_nowhere_to_go_it_says_so_in_one_line(
     assert message.count("\n") == 0
     assert f"{tmp_path}/shared (others can write to it)" in message
     assert message.endswith("set SHIV_ROOT to one")
+
+
+def test_what_is_set_for_other_archives_of_shiv_does_not_reach_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SHIV_INTERPRETER would start a Python prompt instead of anchor."""
+    left: dict[str, str] = {}
+    bootstrap = SimpleNamespace(bootstrap=lambda: left.update(os.environ))
+    monkeypatch.setitem(sys.modules, "_bootstrap", cast("ModuleType", bootstrap))
+    for name in ("SHIV_INTERPRETER", "SHIV_ENTRY_POINT", "SHIV_CONSOLE_SCRIPT", "SHIV_ROOT"):
+        monkeypatch.setenv(name, "another")
+    launcher.run(str(tmp_path))
+    assert {name for name in left if name.startswith("SHIV_")} == {"SHIV_ROOT"}
+    assert left["SHIV_ROOT"] == str(tmp_path)
