@@ -6,8 +6,8 @@ How it goes:
 
 1. A private virtual environment gets pip and the tools of ``.build/tools.txt``.
 2. The dependencies go to a staging directory, each file checked against the hashes in
-   ``.build/runtime.txt``. anchor itself is copied beside them, and
-   what nobody needs at run time (tests, C sources, type stubs) is removed.
+   ``.build/runtime.txt``. anchor itself is copied beside them, and what nobody needs at run
+   time (tests, C sources, type stubs) is removed.
 3. Everything is compiled. The compiled files are marked unchecked: the first start has nothing
    to compile, and a later one does not look at a single source file's time.
 4. shiv packs the directory, and the result is written anew with ``.build/main.py`` and
@@ -134,9 +134,8 @@ def create_environment(directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-def install(python: Path, lock: str, *options: str, target: Path | None = None) -> None:
+def install(python: Path, lock: str, *, target: Path | None = None) -> None:
     """Install what a lock file lists, refusing any file whose hash it does not list."""
-    source = () if "--no-build-isolation" in options else ("--only-binary", ":all:")
     where = ("--target", target) if target else ()
     pip: list[str | Path] = [
         python,
@@ -148,7 +147,7 @@ def install(python: Path, lock: str, *options: str, target: Path | None = None) 
     ]
     hashes: list[str | Path] = ["--require-hashes", "--no-deps", "-r", LOCKS / f"{lock}.txt"]
     how = ["--retries", "10", "--no-compile", "--no-warn-script-location"]
-    run([*pip, "install", *how, *source, *options, *where, *hashes])
+    run([*pip, "install", *how, "--only-binary", ":all:", *where, *hashes])
 
 
 def run(command: Sequence[str | Path]) -> None:
@@ -156,7 +155,7 @@ def run(command: Sequence[str | Path]) -> None:
     unwanted = ("PYTHON", "PIP_TARGET", "PIP_USER", "PIP_PREFIX", "SHIV_", "SOURCE_DATE_EPOCH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     # A fixed hash seed gives sets, and so compiled files, one order.
-    environment = {**kept, "PYTHONHASHSEED": "0", "CFLAGS": "-g0"}
+    environment = {**kept, "PYTHONHASHSEED": "0"}
     result = subprocess.run(
         command,
         env=environment,
