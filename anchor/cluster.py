@@ -277,6 +277,8 @@ class Supervisor:
             f"anchor: {len(nodes)} nodes are ready after {seconds:.1f} s; {leader} leads. Try:",
             f"  curl -X POST http://{first}/kv/mykey -d 'myvalue'",
             f"  curl http://{last}/kv/mykey",
+            f"  {program} put mykey myvalue --endpoints {first}",
+            f"  {program} get mykey --endpoints {last}",
             f"  {program} status --endpoints {endpoints}",
             f"anchor: Ctrl-C stops them, the same command goes on with {self.plan.directory}/.",
         ):
