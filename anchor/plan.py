@@ -330,7 +330,8 @@ def _plan_verb(
     sources = _Sources({**read_environment(environ, used, problems), **flags.options}, problems)
     operands = flags.positionals[1:]
     low, high = usage.VERBS[verb].operands
-    if not low <= len(operands) <= high:
+    # An unknown flag may have taken an operand for its value: one complaint is enough.
+    if not low <= len(operands) <= high and not flags.unknown:
         problems.append(f"{verb}: is written {usage.VERBS[verb].synopsis}")
     if verb != "get" and "consistency" in flags.options:
         problems.append(f"--consistency: belongs to get, not to {verb}")

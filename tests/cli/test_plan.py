@@ -376,6 +376,7 @@ def test_only_an_unknown_flag_is_answered_with_how_to_write_a_leading_dash() -> 
     ):
         made = plan(line)
         assert isinstance(made, Mistakes)
+        assert len(made.lines) == 1
         assert ("goes after '--'" in made.hint) == expected
 
 
