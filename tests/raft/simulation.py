@@ -42,7 +42,7 @@ OPTIONS = Options(
     max_log_cache_bytes=300,
 )
 DRIFT = 0.08  # lease_ticks leaves more than this: 6 / 0.92 + 2 < 10 / 1.08
-STEPS = 400
+STEPS = 500
 MESSAGES_A_STEP_MAX = 5000
 CONVERGENCE_STEPS_MAX = 800
 
@@ -78,12 +78,12 @@ class Climate:
         weather = Weather(often(0.3), often(0.2), rng.choice([0, 1, 3, 8]), often(0.05))
         return cls(
             weather=weather,
-            crash=often(0.03),
-            restart=0.02 + often(0.2),
+            crash=often(0.04),
+            restart=0.05 + often(0.2),
             partition=often(0.03),
-            heal=0.01 + often(0.1),
+            heal=0.03 + often(0.1),
             pause=often(0.02),
-            persist=rng.choice([0.1, 0.4, 0.9, 1.0]),
+            persist=rng.choice([0.2, 0.5, 0.9, 1.0]),
             apply=rng.choice([0.1, 0.5, 1.0]),
             propose=rng.choice([0.1, 0.5, 0.9]),
             read=rng.choice([0.0, 0.2, 0.5]),
@@ -270,7 +270,7 @@ class Simulation:
 
     def _break_something(self) -> None:
         rng, climate = self.rng, self.climate
-        server = rng.choice(self.servers)
+        server = self._victim()
         if server.up and rng.random() < climate.crash:
             if rng.random() < 0.5:
                 self._flush(server)
@@ -282,7 +282,7 @@ class Simulation:
             self.paused_until[server.id] = self.step + rng.choice([3, 15, 60])
             self.seen["pause"] += 1
         if rng.random() < climate.partition:
-            self._partition()
+            self._partition(server)
         if rng.random() < climate.heal:
             self.network.heal()
 
@@ -290,13 +290,22 @@ class Simulation:
         if server.disk.durable.last_index >= server.state.index:
             server.flush()
 
-    def _partition(self) -> None:
+    def _victim(self) -> Server:
+        """Choose anybody, but whoever leads half of the time: that hurts most."""
+        leaders = self.cluster.leaders()
+        if leaders and self.rng.random() < 0.5:
+            return self.cluster[self.rng.choice(leaders)]
+        return self.rng.choice(self.servers)
+
+    def _partition(self, victim: Server) -> None:
         self.seen["partition"] += 1
+        self.network.heal()
+        others = [i for i in IDS if i != victim.id]
         if self.rng.random() < 0.3:
-            self.network.cut(*self.rng.sample(IDS, 2))
+            for other in self.rng.sample(others, self.rng.choice([1, 2, 4])):
+                self.network.cut(*self.rng.sample([victim.id, other], 2))
             return
-        side = self.rng.sample(IDS, self.rng.choice([1, 2, 2, 3]))
-        self.cluster.isolate(*side)
+        self.cluster.isolate(victim.id, *self.rng.sample(others, self.rng.choice([0, 0, 1, 2])))
 
     # The end -----------------------------------------------------------------------------
 
