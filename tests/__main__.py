@@ -29,7 +29,7 @@ from build_zipapp import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-PURE_PACKAGES = "anchor/raft/*,anchor/fsm/*"
+PURE_PACKAGES = ("raft", "fsm")
 
 
 def main(arguments: list[str]) -> int:
@@ -68,14 +68,20 @@ def run_some(python: Path, arguments: list[str]) -> int:
 
 
 def run_all(python: Path) -> int:
-    """Run all tests on all cores, then look at the branches of the pure packages."""
-    workers = str(min(os.cpu_count() or 1, 8))
-    coverage = ["--cov", "--cov-report="]
-    failed = run(python, "pytest", "--numprocesses", workers, *coverage)
-    if failed:
-        return failed
+    """Run all tests on all cores, and look at the branches of the pure packages.
+
+    Their tests run apart, so that nothing is traced where greenlets are: CPython 3.11 can spin for
+    ever when it is traced while greenlet takes a dead thread apart.
+    """
+    workers = ["--numprocesses", str(min(os.cpu_count() or 1, 8))]
+    coverage = [*(f"--cov=anchor.{name}" for name in PURE_PACKAGES), "--cov-report="]
     demand = ["--show-missing", "--skip-covered", "--fail-under=100"]
-    return run(python, "coverage", "report", f"--include={PURE_PACKAGES}", *demand)
+    pure = [f"tests/{name}" for name in PURE_PACKAGES]
+    return (
+        run(python, "pytest", *workers, *coverage, *pure)
+        or run(python, "coverage", "report", *demand)
+        or run(python, "pytest", *workers, *(f"--ignore={path}" for path in pure))
+    )
 
 
 def run(python: Path, module: str, *arguments: str) -> int:

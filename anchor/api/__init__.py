@@ -43,7 +43,7 @@ The routes
 ``DELETE /kv/{key}``                   200 ``OK``, also when the key was not there
 ``GET``, ``HEAD /status``              200, a JSON object
 ``POST /join``, ``POST /remove``       200 ``OK`` once it is done
-``GET``, ``HEAD /livez``, ``/readyz``  200 ``OK``; ``/readyz`` 503 while no leader is known
+``GET``, ``HEAD /livez``, ``/readyz``  200 ``OK``; ``/readyz`` 503 without a leader, or removed
 =====================================  ========================================================
 
 A target is taken as it was sent. Nothing is normalised: ``/kv/../x`` is the key ``../x``, and

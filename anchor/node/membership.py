@@ -1,6 +1,6 @@
 """Who belongs to the cluster: getting in, being let in, being let go, handing over.
 
-Joining (DESIGN.md, *Identity and membership*): the leader dials the new address first, so a wrong
+Joining: the leader dials the new address first, so a wrong
 one costs nothing; then it adds a learner, which has no vote, so the quorum stays what it was; and
 promotes it once it has caught up. What a learner shall become stands in the configuration itself
 (``Member.promote``), so a new leader goes on where the old one stopped.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def status_of(node: Node, transport: Transport, version: str) -> dict[str, object]:
-    """A JSON-ready object; DESIGN.md's section on HTTP names the fields that stay."""
+    """A JSON-ready object; the README names the fields that stay."""
     raft = node.raft
     itself = node.membership.itself
     return {

@@ -79,7 +79,7 @@ def test_a_large_value_travels_through_a_follower(cluster: Cluster) -> None:
 
 
 def test_status_tells_who_leads_and_how_far_everybody_is(cluster: Cluster) -> None:
-    """The fields of DESIGN.md, on the leader and on the others."""
+    """The fields the README names, on the leader and on the others."""
     cluster.nodes[0].request("PUT", "/kv/status", b"x")
     cluster.wait_until_caught_up()
     leader = cluster.leader()

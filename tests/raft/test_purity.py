@@ -1,4 +1,4 @@
-"""The core knows no clock, no disk, no network and no chance (trap 14, DESIGN's layer rule)."""
+"""The core knows no clock, no disk, no network and no chance (trap 14)."""
 
 from __future__ import annotations
 
