@@ -15,7 +15,8 @@ The caller, :mod:`anchor.cli`, in order
 
 The pieces: ``replica.py`` carries out what the core decides, without greenlets; ``writes.py`` and
 ``reads.py`` are what clients wait for; ``node.py`` has the greenlets; ``forwarding.py`` asks the
-leader; ``membership.py`` lets members in and out; ``digests.py`` compares them.
+leader; ``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
+``digests.py`` compares what they hold.
 """
 
 from __future__ import annotations

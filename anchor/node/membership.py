@@ -1,4 +1,4 @@
-"""Who belongs to the cluster: getting in, being let in, being let go, handing over.
+"""Who belongs to the cluster: letting members in and out, promoting them, handing over.
 
 Joining: the leader dials the new address first, so a wrong
 one costs nothing; then it adds a learner, which has no vote, so the quorum stays what it was; and
@@ -9,7 +9,6 @@ promotes it once it has caught up. What a learner shall become stands in the con
 from __future__ import annotations
 
 import logging
-import random
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -52,9 +51,6 @@ RETRY_SECONDS = 0.02  # while a change is under way
 STEWARD_SECONDS = 0.1
 DIGEST_SECONDS = 1.0
 CAUGHT_UP_ENTRIES = 64  # a learner this close to the commit index can vote
-JOIN_BACKOFF_SECONDS = (0.1, 2.0)
-JOIN_PATIENCE_SECONDS = 2.0
-JOIN_CALL_SECONDS = 5.0
 DEPARTED_SECONDS = 30.0  # how long one who was removed is still told so
 
 
@@ -66,7 +62,6 @@ class Membership:
         self._raft = parts.raft
         self._transport = parts.transport
         self._directory = parts.directory
-        self._peers = parts.peers
         self.itself = parts.itself
         self.digests = Digests(parts.raft, parts.machine, parts.transport, node.die)
         self._departing: dict[str, tuple[float, Member]] = {}  # and when it left
@@ -116,55 +111,6 @@ class Membership:
         }
         departing = [member for _, member in self._departing.values()]
         self._transport.set_members([*members.values(), *departing])
-
-    # ----------------------------------------------------------------- getting in
-
-    @property
-    def is_member(self) -> bool:
-        """Whether this node finds itself in its own committed configuration."""
-        return self.itself.id in self._raft.committed_configuration.members
-
-    def join_cluster(self) -> None:
-        """Ask the peers to be let in, with back-off, until this node sees that it is."""
-        _log.info("asks to be let in: %s", ", ".join(self._peers))
-        request = JoinRequest(
-            self.itself.id, self.itself.address, self.itself.http_address, self.itself.incarnation
-        )
-        backoff_seconds, most = JOIN_BACKOFF_SECONDS
-        said: set[str] = set()
-        began = time.monotonic()
-        while not self.is_member:
-            reasons = self._ask_somebody(request)
-            # Nodes that are started together find each other soon: no need to worry anybody.
-            if time.monotonic() - began > JOIN_PATIENCE_SECONDS:
-                for why in sorted(reasons - said):
-                    _log.warning("%s", why)
-                said |= reasons
-            gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
-            backoff_seconds = min(most, backoff_seconds * 1.5)
-
-    def _ask_somebody(self, request: JoinRequest) -> set[str]:
-        """Return what keeps this node out, in the words of each peer; nothing once let in."""
-        reasons: set[str] = set()
-        for peer in self._peers:
-            try:
-                response = self._transport.join(peer, request, JOIN_CALL_SECONDS)
-            except TransportError as error:
-                reasons.add(f"cannot ask to be let in: {error}")
-                continue
-            if not response.error_code:
-                self._let_in(response)
-                return set()
-            reasons.add(f"{peer} does not let this node in: {response.error_detail}")
-        return reasons
-
-    def _let_in(self, response: JoinResponse) -> None:
-        if self.cluster_id:
-            return
-        pool = gevent.get_hub().threadpool
-        pool.apply(self._directory.set_cluster_id, (response.cluster_id,))
-        self._transport.set_cluster_id(response.cluster_id)
-        _log.info("let into cluster %s by %s", response.cluster_id, response.leader_id)
 
     # ----------------------------------------------------------------- letting in
 

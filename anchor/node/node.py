@@ -35,6 +35,7 @@ from anchor.node.consistency import Consistency
 from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
+from anchor.node.joining import Joiner
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
 from anchor.node.status import status_of
@@ -120,8 +121,9 @@ class Node:
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
         loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
-        if self._parts.peers and not self.membership.is_member and not self.raft.is_removed:
-            loops.append(self.membership.join_cluster)
+        joiner = Joiner(self._parts)
+        if joiner.is_needed:
+            loops.append(joiner.run)
         self._greenlets = [gevent.spawn(self._guard, loop) for loop in loops]
         self._wake.set()
 

@@ -1,0 +1,84 @@
+"""Getting into a cluster: a new node asks its peers until it sees that it is a member."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+
+from anchor.transport import JoinRequest, JoinResponse, TransportError
+
+if TYPE_CHECKING:
+    from anchor.node.node import Parts
+
+_log = logging.getLogger("anchor.membership")
+
+BACKOFF_SECONDS = (0.1, 2.0)
+PATIENCE_SECONDS = 2.0
+CALL_SECONDS = 5.0
+
+
+class Joiner:
+    """Asks to be let in. A peer that does not lead passes the question on."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._raft = parts.raft
+        self._transport = parts.transport
+        self._directory = parts.directory
+        self._peers = parts.peers
+        itself = parts.itself
+        self._request = JoinRequest(
+            itself.id, itself.address, itself.http_address, itself.incarnation
+        )
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether this node has somebody to ask, and a reason to."""
+        return bool(self._peers) and not self._is_member and not self._raft.is_removed
+
+    @property
+    def _is_member(self) -> bool:
+        # In its own committed configuration: any other could still be overruled.
+        return self._raft.id in self._raft.committed_configuration.members
+
+    def run(self) -> None:
+        """Ask, with back-off, until this node sees that it is a member."""
+        _log.info("asks to be let in: %s", ", ".join(self._peers))
+        backoff_seconds, most = BACKOFF_SECONDS
+        said: set[str] = set()
+        began = time.monotonic()
+        while not self._is_member:
+            reasons = self._ask()
+            # Nodes that are started together find each other soon: no need to worry anybody.
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                for why in sorted(reasons - said):
+                    _log.warning("%s", why)
+                said |= reasons
+            gevent.sleep(random.uniform(backoff_seconds / 2, backoff_seconds))  # noqa: S311
+            backoff_seconds = min(most, backoff_seconds * 1.5)
+
+    def _ask(self) -> set[str]:
+        """Return what keeps this node out, in the words of each peer; nothing once let in."""
+        reasons: set[str] = set()
+        for peer in self._peers:
+            try:
+                response = self._transport.join(peer, self._request, CALL_SECONDS)
+            except TransportError as error:
+                reasons.add(f"cannot ask to be let in: {error}")
+                continue
+            if not response.error_code:
+                self._let_in(response)
+                return set()
+            reasons.add(f"{peer} does not let this node in: {response.error_detail}")
+        return reasons
+
+    def _let_in(self, response: JoinResponse) -> None:
+        if self._directory.identity.cluster_id:
+            return
+        pool = gevent.get_hub().threadpool
+        pool.apply(self._directory.set_cluster_id, (response.cluster_id,))
+        self._transport.set_cluster_id(response.cluster_id)
+        _log.info("let into cluster %s by %s", response.cluster_id, response.leader_id)
