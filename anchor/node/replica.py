@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 # With ``max_committed_bytes`` this bounds how long heartbeats may have to wait for a turn.
 READYS_PER_TURN = 8
 
+# One round of writes at a time: what gathers meanwhile shares the next one's messages and fsync.
+# Two at a time were not faster with 64 clients, and send more messages.
+ROUNDS_IN_FLIGHT = 1
+
 
 class Log(Protocol):
     """The writing half of a member's log; :mod:`anchor.storage` has two."""
@@ -80,7 +84,7 @@ class Replica:
     ) -> None:
         self.raft = raft
         self.machine = machine
-        self.writes = WriteQueue(origin)
+        self.writes = WriteQueue(origin, max_rounds=ROUNDS_IN_FLIGHT)
         self.reads = ReadQueue()
         self.written = 0  # the newest Ready that went into the log
         self._log = log
