@@ -44,6 +44,7 @@ OPTIONS = Options(
 DRIFT = 0.08  # lease_ticks leaves more than this: 6 / 0.92 + 2 < 10 / 1.08
 STEPS = 500
 MESSAGES_A_STEP_MAX = 5000
+FAILURES_MAX = 5  # of the command line: then it gives up
 CONVERGENCE_STEPS_MAX = 800
 
 
@@ -76,7 +77,7 @@ class Climate:
             return rng.random() * most if rng.random() < chance else 0.0
 
         weather = Weather(often(0.3), often(0.2), rng.choice([0, 1, 3, 8]), often(0.05))
-        return cls(
+        drawn = cls(
             weather=weather,
             crash=often(0.04),
             restart=0.05 + often(0.2),
@@ -93,6 +94,20 @@ class Climate:
             disconnect=often(0.02),
             busy=rng.choice([0.0, 0.0, 0.5, 1.0]),
             campaign=often(0.01),
+        )
+        return drawn if rng.random() < 0.7 else drawn.made_brisk(rng)
+
+    def made_brisk(self, rng: random.Random) -> Climate:
+        """Let leaders come and go and be busy at once: the climate in which leases fail."""
+        return replace(
+            self,
+            weather=Weather(0.0, 0.0, rng.choice([0, 0, 1]), self.weather.late),
+            partition=0.04,
+            heal=0.06,
+            persist=1.0,
+            apply=1.0,
+            propose=0.9,
+            busy=0.0,
         )
 
 
@@ -371,8 +386,10 @@ def main() -> int:
         except SimulationFailed as failure:
             failed += 1
             print(failure, flush=True)
+            if failed == FAILURES_MAX:
+                break
     seconds = time.monotonic() - began
-    print(f"{end - first} seeds, {failed} failed, {seconds:.1f} s")
+    print(f"seeds {first} to {seed}: {failed} failed, {seconds:.1f} s")
     print(", ".join(f"{what} {count}" for what, count in sorted(seen.items())))
     return 1 if failed else 0
 

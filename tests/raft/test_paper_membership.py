@@ -118,6 +118,13 @@ def test_joint_consensus_needs_both_majorities(old_up: int, new_up: int, *, comm
     assert (cluster["n1"].raft.commit_index > base) is commits
 
 
+def test_swapping_one_voter_for_another_is_a_joint_change() -> None:
+    """Thesis §4.1: two voters change at once: old and new majorities need not share a member."""
+    cluster = led(3, learners=("n4",))
+    cluster["n1"].propose_configuration(configuration(["n1", "n2", "n4"]))
+    assert cluster["n1"].raft.configuration.voters_outgoing == {"n1", "n2", "n3"}
+
+
 def test_joint_consensus_ends_by_itself_in_the_new_configuration() -> None:
     """§6: once C_old,new is committed the leader appends C_new; old servers are then out."""
     cluster = led(3, joiners=("n4", "n5"))

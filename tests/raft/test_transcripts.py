@@ -7,6 +7,8 @@ logs below the commands. Read the difference as you would read code.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,18 @@ def test_story(path: Path) -> None:
         path.write_text(happened)
     else:
         assert happened.splitlines() == told.splitlines()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_stories_are_the_same_in_every_process(hash_seed: str) -> None:
+    """The order of a set of ids differs between processes: no message may depend on it."""
+    script = (
+        "from tests.raft.test_transcripts import STORIES\n"
+        "from tests.raft.transcript import play\n"
+        "for path in STORIES: assert play(path.read_text()) == path.read_text(), path\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 def test_there_are_stories() -> None:
