@@ -39,6 +39,7 @@ class Log:
         self._cached_bytes = 0
         # Index and term of the entry before those in memory.
         self._before = (last_index, storage.term(last_index) if last_index else 0)
+        self._restored_index = 0  # what is below may be stored yet, but is no part of the log
         self._unwritten = last_index + 1  # the first entry no Ready has handed out for writing
         self._writes: deque[tuple[int, int]] = deque()  # Ready, last entry durable with it
         self.persisted_index = last_index
@@ -69,6 +70,8 @@ class Log:
             return self._entries[position].term
         if index == self._before[0]:
             return self._before[1]
+        if 0 < index < self._restored_index:
+            raise Compacted(f"entry {index} was replaced by a snapshot")
         return self._storage.term(index) if index else 0
 
     def matches(self, index: int, term: int) -> bool:
@@ -164,6 +167,7 @@ class Log:
         self._offset = index + 1
         self._unwritten = index + 1
         self._before = (index, term)
+        self._restored_index = index
         # Nothing is durable until the snapshot is, and what is being written will be dropped then.
         self.persisted_index = 0
         self._writes = deque((number, 0) for number, _ in self._writes)

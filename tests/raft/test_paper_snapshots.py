@@ -8,6 +8,7 @@ import pytest
 
 from anchor.raft import (
     AppendEntries,
+    AppendEntriesResponse,
     InstallSnapshot,
     InstallSnapshotResponse,
     SnapshotMetadata,
@@ -15,7 +16,7 @@ from anchor.raft import (
 from tests.raft.harness import Cluster, configuration
 from tests.raft.messages import append_entries, appends, sent
 from tests.raft.network import between
-from tests.raft.server import OPTIONS
+from tests.raft.server import OPTIONS, AppliedState
 
 
 def behind(*, eager: bool = True, tail: int = 0) -> Cluster:
@@ -142,7 +143,7 @@ def test_an_installed_snapshot_replaces_the_whole_log() -> None:
     """§7, InstallSnapshot 7: discard the entire log, reset state, load the configuration."""
     cluster = Cluster(3, logs={"n1": (1, 1, 1)})
     n1 = cluster["n1"]
-    cluster.states[9] = cluster["n2"].state.__class__(9, 2, 99, cluster.initial, 1)
+    cluster.states[9] = AppliedState(9, 2, 99, cluster.initial, 1)
     n1.step(install(9, 2))
     assert (n1.disk.durable.first_index, n1.disk.durable.last_index) == (10, 9)
     assert (n1.raft.commit_index, n1.raft.last_applied, n1.state.digest) == (9, 9, 99)
@@ -156,7 +157,7 @@ def test_the_answer_waits_until_the_snapshot_is_durable() -> None:
     cluster = Cluster(3)
     n1 = cluster["n1"]
     n1.auto_persist = False
-    cluster.states[9] = cluster["n2"].state.__class__(9, 2, 99, cluster.initial, 1)
+    cluster.states[9] = AppliedState(9, 2, 99, cluster.initial, 1)
     n1.step(install(9, 2))
     assert sent(cluster, InstallSnapshotResponse) == []
     n1.persist()
@@ -203,13 +204,32 @@ def test_a_snapshot_brings_the_configuration() -> None:
     cluster = Cluster(3, learners=["n4"])
     n1 = cluster["n1"]
     wider = ("n1", "n2", "n3", "n5")
-    cluster.states[9] = n1.state.__class__(9, 2, 99, configuration(wider), 1)
+    cluster.states[9] = AppliedState(9, 2, 99, configuration(wider), 1)
     n1.step(install(9, 2, voters=wider))
     assert n1.raft.configuration.voters == frozenset(wider)
     n1.crash()
     n1.start()
     assert n1.raft.configuration.voters == frozenset(wider)
     assert n1.raft.commit_index >= 9
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_a_snapshot_replaced_is_not_looked_at_any_more(*, eager: bool) -> None:
+    """§7: until the snapshot is durable the disk still shows the old log: it is no evidence.
+
+    A late append speaks of entries the snapshot covers: it is old news, not a contradiction.
+    """
+    cluster = Cluster(3, eager=eager, logs={"n1": (1, 1, 2, 2, 2)})
+    n1 = cluster["n1"]
+    n1.auto_persist = False
+    cluster.states[9] = AppliedState(9, 4, 99, cluster.initial, 1)
+    n1.step(install(9, 4, message_term=5))
+    n1.step(append_entries(5, (4, 3), commit=4))
+    n1.step(append_entries(5, (4, 3), [3], commit=4))
+    n1.persist()
+    matches = [m.match_index for m in sent(cluster, AppendEntriesResponse) if m.success]
+    assert matches
+    assert n1.raft.commit_index == 9
 
 
 def test_a_restart_begins_at_the_snapshot() -> None:
