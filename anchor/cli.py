@@ -98,9 +98,7 @@ def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Calla
 
     def start_node() -> Node:
         from anchor.node import open_node  # noqa: PLC0415 - it imports gRPC and RocksDB
-        from anchor.transport import use_gevent  # noqa: PLC0415 - the same
 
-        use_gevent()
         return open_node(settings, fatal, VERSION)
 
     return start_node

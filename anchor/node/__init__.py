@@ -3,8 +3,7 @@
 The caller, :mod:`anchor.cli`, in order
 =======================================
 
-1. Monkey-patch with gevent, then ``grpc.experimental.gevent.init_gevent()``; both before anything
-   here is imported.
+1. Monkey-patch with gevent, before anything here is imported.
 2. ``open_node(settings, fatal, version)`` opens the data directory, binds the peer port and starts
    the node. Whatever cannot be mended by waiting raises a ``StorageError`` or ``TransportError``
    whose text is the line for the operator.

@@ -7,16 +7,15 @@ said is judged by the core. This page is the manual of its caller, *the node*.
 In order
 ========
 
-1. Monkey-patch, then ``use_gevent()``, then build this. (Without gevent it works too, on threads;
-   then the handler is called from many threads at once.) Import this package before ``grpc``: it
-   sets what gRPC's library reads from the environment.
+1. Import this package before ``grpc``: it sets what gRPC's library reads from the environment. Use
+   it from greenlets of one hub. How gRPC gets along with gevent: :mod:`anchor.transport.rpc`.
 2. ``Transport(local, bind_address, handler, options)`` opens nothing. ``start()`` binds and serves,
    or raises :class:`PortInUse` / :class:`BindFailed`, whose text is the line for the operator.
 3. ``set_cluster_id`` as soon as it is known: until then every member's message is refused.
 4. ``set_members(configuration.members.values())`` whenever the configuration *in force* changes
-   (appended, rolled back, installed). It never switches greenlets: those of the transport open and
-   close the channels. Oneself may be in it. A member that was removed still needs the entry that
-   removes it: keep it in the list until that entry is committed and sent.
+   (appended, rolled back, installed). It never switches greenlets. Oneself may be in it. A member
+   that was removed still needs the entry that removes it: keep it in the list until that entry is
+   committed and sent.
 5. ``send(messages)`` for what a Ready says to send. It never blocks and promises nothing: what
    cannot be delivered is dropped, the core copes.
 6. ``stop(grace_seconds)`` refuses what is new, ends streams and channels, and returns within the
@@ -100,7 +99,6 @@ import os
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from anchor.transport.channel import use_gevent
 from anchor.transport.errors import (
     BindFailed,
     CallRefused,
@@ -161,5 +159,4 @@ __all__ = [
     "TransportHandler",
     "TransportOptions",
     "Unreachable",
-    "use_gevent",
 ]

@@ -1,20 +1,28 @@
-"""Our client side of gRPC: its options, its calls over raw bytes, its errors in our words.
+"""Our client side: the methods there are, the options both sides share, and channels.
 
-Messages are bytes for gRPC: it would log a traceback for what it cannot deserialize, and what
-waits in an outbox is encoded only when it leaves.
+Messages are bytes here; what waits in an outbox is encoded only when it leaves.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+import gevent
 import grpc
-import grpc.experimental.gevent
+from gevent.event import AsyncResult, Event
 
 from anchor.transport.errors import CallRefused, CallTimeout, TransportError, Unreachable
+from anchor.transport.rpc import CallFailed, ClientCall, Connection, Sending
+from anchor.transport.rpc.client import ask
+from anchor.transport.rpc.failures import closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from anchor.transport.outbox import Outbox
+    from anchor.transport.rpc import Pump
+
+T = TypeVar("T")
 
 PEER = "anchor.v1.Peer"
 FORWARD = "anchor.v1.Forward"
@@ -28,11 +36,6 @@ IDENTIFY = f"/{PEER}/Identify"
 COMPARE_DIGEST = f"/{PEER}/CompareDigest"
 INSTALL_SNAPSHOT = f"/{PEER}/InstallSnapshot"
 FORWARD_STREAM = f"/{FORWARD}/Forward"
-
-
-def use_gevent() -> None:
-    """Let gRPC wait in greenlets: after monkey-patching, before any Transport is made."""
-    grpc.experimental.gevent.init_gevent()
 
 
 def message_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -58,110 +61,114 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-class CallFailed(Exception):  # noqa: N818 - named for what it is
-    """A call or a stream ended badly."""
+class Stream(Generic[T]):
+    """A bidirectional stream of ours: what the outbox has goes out, messages come back.
 
-    def __init__(self, status: grpc.StatusCode, detail: str) -> None:
-        super().__init__(detail or status.name.lower())
-        self.status = status
-        self.detail = detail
+    ``on_message`` is called on the hub and must not wait long; what it raises ends the stream.
+    """
 
-    @property
-    def is_breakdown(self) -> bool:
-        """Whether the connection failed, rather than the other side saying no."""
-        return self.status in _BREAKDOWNS
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        outbox: Outbox[T],
+        encode: Callable[[T], bytes],
+        on_message: Callable[[bytes], None],
+    ) -> None:
+        self._outbox = outbox
+        self._on_message = on_message
+        self._end: AsyncResult[None] = AsyncResult()
+        self._call = ClientCall(connection, path, self._hear, self._ended)
+        self._sending = Sending(self._call, outbox, encode, self._finish, connection.pump)
+        self._sending.wake()
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was ended by ourselves."""
-        return self.status is grpc.StatusCode.CANCELLED
-
-    @property
-    def why(self) -> str:
-        """Say what went wrong in a few words, without gRPC's nesting."""
-        if self.status is grpc.StatusCode.UNAVAILABLE:
-            for theirs, ours in _PLAIN_WORDS.items():
-                if theirs in self.detail:
-                    return ours
-        if self.status is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return "no answer in time"
-        return str(self)
-
-    def translated(self, address: str) -> TransportError:
-        """Give the error for callers outside this package."""
-        if self.status is grpc.StatusCode.UNAVAILABLE:
-            return Unreachable(f"{address}: {self.why}")
-        if self.status in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
-            return CallTimeout(f"{address}: no answer in time")
-        return CallRefused(self.status.name.lower(), self.detail)
-
-
-_BREAKDOWNS = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNKNOWN,
-}
-STOPPING = "stopping"  # what a server that stops says, and what it is called here
-_NO_GRPC = "it does not speak gRPC; is that an HTTP port? give the node's --port"
-_PLAIN_WORDS = {
-    "Connection refused": "connection refused",
-    "Connection reset": "connection reset",
-    "Socket closed": "socket closed",
-    "No route to host": "no route to host",
-    "Failed parsing HTTP/2": _NO_GRPC,
-    "http1.x server": _NO_GRPC,
-    "Cancelling all calls": STOPPING,  # gRPC's own words, once our grace is over
-}
-
-
-class Stream:
-    """A bidirectional stream of ours: iterate over what comes, raising CallFailed at a bad end."""
-
-    def __init__(self, call: Any) -> None:  # noqa: ANN401 - gRPC has no public type for it
-        self._call = call
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._call
-        except grpc.RpcError as error:
-            raise _failure(error) from None
+    def wait(self) -> None:
+        """Sleep until it ends; raises CallFailed at a bad end, or what ``on_message`` raised."""
+        self._end.get()
 
     def cancel(self) -> None:
-        """End it now, from any greenlet. Idempotent."""
+        """End it now. Idempotent."""
         self._call.cancel()
+
+    def _hear(self, wire: bytes) -> None:
+        if self._end.ready():
+            return
+        try:
+            self._on_message(wire)
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            self._end.set_exception(error)
+            self._call.cancel()
+
+    def _finish(self) -> None:
+        """Nothing more will be put into the outbox."""
+        self._call.close_sending()
+
+    def _ended(self, failure: CallFailed | None) -> None:
+        if self._end.ready():
+            return
+        if failure is None:
+            self._end.set()
+        else:
+            self._end.set_exception(failure)
 
 
 class Upload:
-    """A stream of ours that gets one answer."""
+    """A stream of ours that gets one answer. Its messages may take their time to be made."""
 
-    def __init__(self, future: Any) -> None:  # noqa: ANN401 - gRPC has no public type for it
-        self._future = future
+    def __init__(self, connection: Connection, path: str, requests: Iterator[bytes]) -> None:
+        self._requests = requests
+        self._answer: bytes | None = None
+        self._end: AsyncResult[CallFailed | None] = AsyncResult()
+        self._call = ClientCall(connection, path, self._hear, self._end.set)
+        self._pump = connection.pump
+        self._sent = Event()
+        self._sender = gevent.spawn(self._send_all)
 
     def result(self) -> bytes:
-        """Wait for the answer; raises CallFailed."""
-        outcome = _outcome(self._future)
-        if isinstance(outcome, CallFailed):
-            raise outcome
-        return outcome
+        """Wait for the answer; raises CallFailed, or what making the messages raised."""
+        failure = self._end.get()
+        self._sender.kill(block=False)  # it may still wait for something to send
+        if failure is not None:
+            raise failure
+        if self._answer is None:
+            raise CallFailed(grpc.StatusCode.UNKNOWN, "it ended without an answer")
+        return self._answer
 
     def cancel(self) -> None:
-        """End it now, from any greenlet. Idempotent."""
-        self._future.cancel()
+        """End it now. Idempotent."""
+        self._call.cancel()
+
+    def _send_all(self) -> None:
+        for wire in self._requests:
+            self._sent.clear()
+            if not self._call.start_send(wire, self._on_sent):
+                return
+            self._sent.wait()
+        self._call.close_sending()
+
+    def _on_sent(self, _event: object) -> None:
+        """In a native thread."""
+        self._pump.post(self._go_on)
+
+    def _go_on(self, _: object) -> None:
+        self._sent.set()
+
+    def _hear(self, wire: bytes) -> None:
+        self._answer = wire
 
 
 class Channel:
     """A connection to one address that tries again fast, shares nothing and knows no proxy.
 
     Back-off is ours: gRPC's own is kept short. Without a subchannel pool of its own a renewed
-    channel would get the old connection back.
+    channel would get the old connection back. Raises ValueError for what cannot be an address.
     """
 
-    def __init__(self, address: str, max_message_bytes: int) -> None:
+    def __init__(self, address: str, max_message_bytes: int, pump: Pump) -> None:
         self.address = address
-        self._channel: Any = grpc.insecure_channel(
+        self._connection = Connection(
             address,
-            options=[
+            [
                 *message_options(max_message_bytes),
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.use_local_subchannel_pool", 1),
@@ -175,17 +182,17 @@ class Channel:
                 ("grpc.enable_retries", 0),
                 ("grpc.service_config_disable_resolution", 1),
             ],
+            pump,
         )
 
     def call(self, path: str, wire: bytes, timeout_seconds: float) -> bytes:
         """Ask and wait; raises CallFailed."""
-        try:
-            answer = self._channel.unary_unary(path)(wire, timeout=timeout_seconds)
-        except grpc.RpcError as error:
-            raise _failure(error) from None
-        except ValueError as error:
-            raise closed() from error
-        return bytes(answer)
+        outcome: AsyncResult[bytes | CallFailed] = AsyncResult()
+        self.call_later(path, wire, timeout_seconds, outcome.set)
+        answer = outcome.get()
+        if isinstance(answer, bytes):
+            return answer
+        raise answer or closed()
 
     def call_later(
         self,
@@ -194,46 +201,32 @@ class Channel:
         timeout_seconds: float,
         done: Callable[[bytes | CallFailed], None],
     ) -> None:
-        """Ask; ``done`` gets the answer or the failure, in another greenlet. Raises CallFailed."""
-        try:
-            future = self._channel.unary_unary(path).future(wire, timeout=timeout_seconds)
-        except ValueError as error:
-            raise closed() from error
-        future.add_done_callback(lambda future: done(_outcome(future)))
+        """Ask; ``done`` gets the answer or the failure, on the hub. Raises CallFailed."""
+        ask(self._connection, path, wire, timeout_seconds, done)
 
-    def stream(self, path: str, requests: Iterator[bytes]) -> Stream:
-        """Open a stream; whether it gets through shows when it is read. Raises CallFailed."""
-        try:
-            return Stream(self._channel.stream_stream(path)(requests))
-        except ValueError as error:
-            raise closed() from error
+    def stream(
+        self,
+        path: str,
+        outbox: Outbox[T],
+        encode: Callable[[T], bytes],
+        on_message: Callable[[bytes], None],
+    ) -> Stream[T]:
+        """Open a stream; whether it gets through shows at its end. Raises CallFailed."""
+        return Stream(self._connection, path, outbox, encode, on_message)
 
     def upload(self, path: str, requests: Iterator[bytes]) -> Upload:
-        """Stream these and get one answer. Raises CallFailed."""
-        try:
-            return Upload(self._channel.stream_unary(path).future(requests))
-        except ValueError as error:
-            raise closed() from error
+        """Stream these, made in a greenlet, and get one answer. Raises CallFailed."""
+        return Upload(self._connection, path, requests)
 
     def close(self) -> None:
         """End it, and every call on it."""
-        self._channel.close()
+        self._connection.close()
 
 
-def _outcome(future: Any) -> bytes | CallFailed:  # noqa: ANN401 - gRPC has no public type for it
-    try:
-        return bytes(future.result())
-    except grpc.RpcError as error:
-        return _failure(error)
-    except grpc.FutureCancelledError:
-        return closed()
-
-
-def _failure(error: Any) -> CallFailed:  # noqa: ANN401 - an RpcError is a Call too, which no type says
-    status = error.code() or grpc.StatusCode.UNKNOWN
-    return CallFailed(status, str(error.details() or "")[:300])
-
-
-def closed() -> CallFailed:
-    """Say that we closed the channel ourselves."""
-    return CallFailed(grpc.StatusCode.CANCELLED, "the channel was closed")
+def translated(error: CallFailed, address: str) -> TransportError:
+    """Give the error for callers outside this package."""
+    if error.status is grpc.StatusCode.UNAVAILABLE:
+        return Unreachable(f"{address}: {error.why}")
+    if error.status in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
+        return CallTimeout(f"{address}: no answer in time")
+    return CallRefused(error.status.name.lower(), error.detail)

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from anchor.transport import channel as channels
 from anchor.transport import codec
-from anchor.transport.channel import CallFailed, Stream
 from anchor.transport.codec import Malformed
 from anchor.transport.errors import ForwardClosed
 from anchor.transport.outbox import Outbox
+from anchor.transport.rpc import CallFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anchor.transport.channel import Stream
     from anchor.transport.parts import Parts
     from anchor.transport.peer import Peer
 
 _LOGGER = logging.getLogger("anchor.transport")
-
-
-class _Requests(Iterator[bytes]):
-    def __init__(self, outbox: Outbox[bytes]) -> None:
-        self._outbox = outbox
-
-    def __next__(self) -> bytes:
-        wire = self._outbox.take()
-        if wire is None:
-            raise StopIteration
-        return wire
 
 
 class ForwardStream:
@@ -42,10 +32,9 @@ class ForwardStream:
         options = parts.options
         self._header = peer.link.header()
         self._outbox: Outbox[bytes] = Outbox(options.max_queued_messages, options.max_queued_bytes)
-        self._lock = threading.Lock()
         self._done = False  # closed, or broken and said so: no more callbacks
         self._cut_off = False
-        self._call: Stream | None = None
+        self._call: Stream[bytes] | None = None
 
     @property
     def closed(self) -> bool:
@@ -68,21 +57,15 @@ class ForwardStream:
         self._finish()
 
     def run(self) -> None:
-        """Read answers until it ends. The whole life of its greenlet."""
+        """Wait for its end. The whole life of its greenlet."""
         on_lost = self._peer.link.on_lost
         on_lost.append(self._cut)
         try:
-            call = self._peer.link.channel().stream(
-                channels.FORWARD_STREAM, _Requests(self._outbox)
-            )
-            self._call = call
-            if self._done or self._cut_off:
-                call.cancel()
-            for wire in call:
-                header, response = codec.decode_forward_response(wire)
-                if self._done or header.sender != self.leader_id:
-                    break
-                self._handler.on_forward_response(self.leader_id, response)
+            if not self._done and not self._cut_off:
+                self._call = self._peer.link.channel().stream(
+                    channels.FORWARD_STREAM, self._outbox, bytes, self._hear
+                )
+                self._call.wait()
         except (CallFailed, Malformed):
             pass  # whatever it was: it is broken, which is said below
         except Exception:
@@ -91,6 +74,13 @@ class ForwardStream:
             on_lost.remove(self._cut)
             if self._finish():
                 self._handler.on_forward_broken(self.leader_id)
+
+    def _hear(self, wire: bytes) -> None:
+        header, response = codec.decode_forward_response(wire)
+        if header.sender != self.leader_id:
+            raise Malformed("the answer is not the leader's")
+        if not self._done:
+            self._handler.on_forward_response(self.leader_id, response)
 
     def _cut(self) -> None:
         """The leader is lost: end the call, which ``run`` then finds broken.
@@ -109,10 +99,9 @@ class ForwardStream:
 
     def _finish(self) -> bool:
         """End it once; False if it was ended before."""
-        with self._lock:
-            if self._done:
-                return False
-            self._done = True
+        if self._done:
+            return False
+        self._done = True
         self._outbox.close(discard=True)
         if self._call is not None:
             self._call.cancel()

@@ -1,17 +1,13 @@
-"""Streams and votes that others opened to us.
-
-A stream takes two greenlets: gRPC's own, which sends what ``responses`` yields, and a reader.
-The reader never speaks to gRPC's context: it leaves its verdict in ``rejection`` and closes the
-outbox, and ``responses`` ends the call with that.
-"""
+"""Streams and votes that others opened to us."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import gevent
 import grpc
+from gevent.event import AsyncResult
 
 from anchor.raft.errors import InvalidMessage
 from anchor.raft.messages import AppendEntriesResponse, RequestVote, RequestVoteResponse
@@ -20,11 +16,13 @@ from anchor.transport.admission import Admission, Rejection
 from anchor.transport.codec import Malformed
 from anchor.transport.outbox import Outbox, join_append_responses
 from anchor.transport.questions import ForwardResponse
+from anchor.transport.rpc import Sending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from anchor.transport.handler import TransportHandler
+    from anchor.transport.rpc import Pump, ServerCall
 
 _LOGGER = logging.getLogger("anchor.transport")
 _MAX_RESPONSES = 4096
@@ -43,18 +41,55 @@ def too_many(what: str) -> Rejection:
 
 
 class InboundStream(Generic[R]):
-    """A stream somebody opened to us. ``sender`` is empty until its first message."""
+    """A stream somebody opened to us. ``sender`` is empty until its first message.
 
-    def __init__(self, admission: Admission, context: grpc.ServicerContext) -> None:
+    Messages are handled one after the other, in ``on_wire``; whatever that raises ends the stream.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        call: ServerCall,
+        pump: Pump,
+        on_wire: Callable[[bytes], None],
+        on_ended: Callable[[Rejection | None], None],
+    ) -> None:
         self.sender = ""
         self.rejection: Rejection | None = None
         self.outbox: Outbox[R] = self._new_outbox()
         self._admission = admission
-        self._context = context
+        self._call = call
+        self._on_wire = on_wire
+        self._on_ended = on_ended
+        self._ended = False
         self._accepted: codec.Header | None = None
         self._generation = -1
         self._header: codec.Header | None = None
-        context.add_callback(self.outbox.close)
+        self._sending: Sending[R] = Sending(call, self.outbox, self._encoded, self._finish, pump)
+        call.on_gone = self.end
+
+    def start(self) -> None:
+        """Begin to hear."""
+        self._call.greet()
+        self._call.receive(self._hear)
+
+    def _hear(self, wire: bytes | None) -> None:
+        if self._ended:
+            return
+        if wire is None:
+            self.outbox.close()  # what is still to be said goes out
+            self._end()
+            return
+        self._call.receive(self._hear)
+        try:
+            self._on_wire(wire)
+        except (Malformed, InvalidMessage) as error:
+            self.end(malformed(error))
+        except Rejection as rejection:
+            self.end(rejection)
+        except Exception:
+            _LOGGER.exception("failed to handle a message of %r", self.sender)
+            self.end(Rejection(grpc.StatusCode.INTERNAL, "internal", "internal error"))
 
     def _new_outbox(self) -> Outbox[R]:
         return Outbox(_MAX_RESPONSES, 64 << 20)
@@ -82,20 +117,26 @@ class InboundStream(Generic[R]):
         return first
 
     def end(self, rejection: Rejection | None = None) -> None:
-        """End the call, with a status if there is something to say."""
-        if self.rejection is None:
+        """End the call, with a status if there is something to say. Idempotent."""
+        if not self._ended:
             self.rejection = rejection
-        self.outbox.close(discard=True)
+            self.outbox.close(discard=True)
+            self._end()
 
-    def responses(self) -> Iterator[bytes]:
-        """Yield what gRPC shall send, until the end."""
-        while True:
-            response = self.outbox.take()
-            if response is None or self._header is None:
-                break
-            yield self._encode(self._header, response)
-        if self.rejection is not None:
-            self._context.abort(self.rejection.status, self.rejection.detail)
+    def _end(self) -> None:
+        self._ended = True
+        self._on_ended(self.rejection)
+
+    def _finish(self) -> None:
+        """All is said."""
+        if self.rejection is None:
+            self._call.finish()
+        else:
+            self._call.finish(self.rejection.status, self.rejection.detail)
+
+    def _encoded(self, response: R) -> bytes:
+        assert self._header is not None  # noqa: S101 - nobody answers who was not admitted
+        return self._encode(self._header, response)
 
     def _encode(self, header: codec.Header, response: R) -> bytes:
         raise NotImplementedError
@@ -122,39 +163,12 @@ class InboundForward(InboundStream[ForwardResponse]):
         return codec.encode_forward_response(header, response)
 
 
-def hear(
-    stream: InboundStream[R],
-    requests: Iterator[bytes],
-    on_wire: Callable[[bytes], None],
-    on_rejected: Callable[[Rejection], None],
-) -> None:
-    """Read a stream to its end, whatever end it is. The reader's whole life."""
-    try:
-        for wire in requests:
-            on_wire(wire)
-            if stream.outbox.closed:
-                break
-    except grpc.RpcError:
-        pass  # cancelled, or its connection broke
-    except (Malformed, InvalidMessage) as error:
-        stream.rejection = malformed(error)
-    except Rejection as rejection:
-        stream.rejection = rejection
-    except Exception:
-        _LOGGER.exception("failed to handle a message of %r", stream.sender)
-        stream.rejection = Rejection(grpc.StatusCode.INTERNAL, "internal", "internal error")
-    if stream.rejection is not None:
-        on_rejected(stream.rejection)
-    stream.outbox.close()
-
-
 class _Ballot:
     """A vote somebody waits for."""
 
     def __init__(self, request: RequestVote) -> None:
         self.request = request
-        self.response: RequestVoteResponse | None = None
-        self.decided = threading.Event()
+        self.decided: AsyncResult[RequestVoteResponse | None] = AsyncResult()
 
 
 class Ballots:
@@ -170,46 +184,41 @@ class Ballots:
 
     def __init__(self, handler: TransportHandler) -> None:
         self._handler = handler
-        self._lock = threading.Lock()
         self._open: dict[tuple[str, bool], list[_Ballot]] = {}
 
     def ask(self, request: RequestVote, timeout: float) -> RequestVoteResponse | None:
         """Hand the question to the core and wait for its answer; None if it gives none."""
         key = (request.sender, request.pre_vote)
+        if len(self._open) >= self._MAX_CANDIDATES and key not in self._open:
+            raise too_many("candidates at once")
         ballot = _Ballot(request)
-        with self._lock:
-            if len(self._open) >= self._MAX_CANDIDATES and key not in self._open:
-                raise too_many("candidates at once")
-            ballots = self._open.setdefault(key, [])
-            ballots.append(ballot)
-            if len(ballots) > self._MAX_PER_CANDIDATE:
-                ballots.pop(0).decided.set()
+        ballots = self._open.setdefault(key, [])
+        ballots.append(ballot)
+        if len(ballots) > self._MAX_PER_CANDIDATE:
+            ballots.pop(0).decided.set(None)
         try:
             self._handler.on_message(request)
-            ballot.decided.wait(timeout)
+            return ballot.decided.get(timeout=timeout)
+        except gevent.Timeout:
+            return None
         finally:
-            with self._lock:
-                if ballot in ballots:
-                    ballots.remove(ballot)
-                if not ballots and self._open.get(key) is ballots:
-                    del self._open[key]
-        return ballot.response
+            if ballot in ballots:
+                ballots.remove(ballot)
+            if not ballots and self._open.get(key) is ballots:
+                del self._open[key]
 
     def answer(self, response: RequestVoteResponse) -> None:
         """Give the core's answer to who waits for it, if anybody still does."""
-        with self._lock:
-            ballots = self._open.get((response.recipient, response.pre_vote))
-            if not ballots:
-                return
-            exact = [b for b in ballots if b.request.term == response.term]
-            ballot = (exact or ballots)[0]
-            ballots.remove(ballot)
-        ballot.response = response
-        ballot.decided.set()
+        ballots = self._open.get((response.recipient, response.pre_vote))
+        if not ballots:
+            return
+        exact = [b for b in ballots if b.request.term == response.term]
+        ballot = (exact or ballots)[0]
+        ballots.remove(ballot)
+        ballot.decided.set(response)
 
     def close(self) -> None:
         """Let everybody who waits go."""
-        with self._lock:
-            for ballots in self._open.values():
-                for ballot in ballots:
-                    ballot.decided.set()
+        for ballots in self._open.values():
+            for ballot in ballots:
+                ballot.decided.set(None)

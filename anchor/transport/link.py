@@ -7,15 +7,18 @@ our attempts failed; after that it is a sign that trying again at once is worth 
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
+from gevent.event import Event
+
 from anchor.transport import channel as channels
 from anchor.transport import codec
-from anchor.transport.channel import CallFailed, Channel
+from anchor.transport.channel import Channel
 from anchor.transport.codec import Malformed
 from anchor.transport.link_log import LinkLog
+from anchor.transport.rpc import CallFailed
+from anchor.transport.rpc.failures import closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +38,14 @@ class Link:
         self.member = member
         self.connected = False
         self.refused = False  # it answers, but will not have our stream
-        self.retry = threading.Event()  # set: wait no longer before the next attempt
+        self.retry = Event()  # set: wait no longer before the next attempt
         self.last_heard = time.monotonic()
         self.last_answer = 0.0
         self.on_lost: list[Callable[[], None]] = []  # what else to end when it is lost
         self._admission = parts.admission
         self._options = parts.options
         self._rng = parts.rng
-        self._lock = threading.Lock()
+        self._pump = parts.pump
         self._closed = False
         self._log = LinkLog(member.id, member.address)
         self._failures = 0
@@ -77,18 +80,16 @@ class Link:
 
         After a partition the old connection sits in TCP's own back-off.
         """
-        with self._lock:
-            old, renew = self._channel, self._channel_failures >= _RENEW_AFTER
-            if self._closed:
-                raise channels.closed()
-            if old is None or renew:
-                self._channel_failures = 0
-                self._channel = Channel(self.member.address, self._options.max_message_bytes)
-            channel = self._channel
-        if old is not None and renew:
+        if self._closed:
+            raise closed()
+        old = self._channel
+        if old is not None and self._channel_failures < _RENEW_AFTER:
+            return old
+        self._channel_failures = 0
+        if old is not None:
             old.close()
-        assert channel is not None  # noqa: S101 - set above
-        return channel
+        self._channel = Channel(self.member.address, self._options.max_message_bytes, self._pump)
+        return self._channel
 
     @property
     def is_closed(self) -> bool:
@@ -100,14 +101,12 @@ class Link:
         self._closed = True
 
     def close(self) -> None:
-        """End the channel and all that goes over it. May switch greenlets."""
-        with self._lock:
-            self._closed = True
-            channel = self._channel
+        """End the channel and all that goes over it."""
+        self._closed = True
         self.retry.set()
         self._end_dependents()
-        if channel is not None:
-            channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     # --- what happened -----------------------------------------------------------------------
 

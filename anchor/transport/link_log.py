@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from anchor.transport.admission import JOIN_SECONDS, NO_CLUSTER
-from anchor.transport.channel import STOPPING
+from anchor.transport.rpc.failures import STOPPING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

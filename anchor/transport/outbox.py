@@ -1,4 +1,4 @@
-"""What waits to be sent: many put, one greenlet takes, nobody who puts ever waits.
+"""What waits to be sent: many put, one takes, nobody who puts ever waits.
 
 Bounded by number and size; past either bound the oldest is dropped, since the newest says most.
 Neighbours may be joined while they wait, so that whatever gathered since the last send goes as
@@ -7,9 +7,10 @@ one message.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gevent.event import Event
 
 from anchor.raft.messages import AppendEntries, AppendEntriesResponse
 
@@ -20,7 +21,11 @@ T = TypeVar("T")
 
 
 class Outbox(Generic[T]):
-    """A queue with one consumer. ``join(older, newer)`` gives both as one, or None."""
+    """A queue with one consumer. ``join(older, newer)`` gives both as one, or None.
+
+    The consumer either pops whenever its ``listener`` is called (something was put, or the outbox
+    was closed), or waits.
+    """
 
     def __init__(
         self,
@@ -35,8 +40,8 @@ class Outbox(Generic[T]):
         self._max_bytes = max_bytes
         self._join = join
         self._max_joined_bytes = max_joined_bytes
-        self._lock = threading.Lock()
-        self._something = threading.Event()
+        self._something = Event()
+        self.listener: Callable[[], None] = self._something.set
         self.closed = False
         self.dropped = 0
 
@@ -45,17 +50,16 @@ class Outbox(Generic[T]):
 
     def put(self, item: T, size_bytes: int = 0) -> bool:
         """Add to the end; False once closed."""
-        with self._lock:
-            if self.closed:
-                return False
-            self._items.append((item, size_bytes))
-            self._bytes += size_bytes
-            while len(self._items) > 1 and (
-                len(self._items) > self._max_items or self._bytes > self._max_bytes
-            ):
-                self._bytes -= self._items.popleft()[1]
-                self.dropped += 1
-        self._something.set()
+        if self.closed:
+            return False
+        self._items.append((item, size_bytes))
+        self._bytes += size_bytes
+        while len(self._items) > 1 and (
+            len(self._items) > self._max_items or self._bytes > self._max_bytes
+        ):
+            self._bytes -= self._items.popleft()[1]
+            self.dropped += 1
+        self.listener()
         return True
 
     def offer(self, item: T, size_bytes: int = 0) -> bool:
@@ -64,26 +68,11 @@ class Outbox(Generic[T]):
             return False
         return self.put(item, size_bytes)
 
-    def wait(self) -> bool:
-        """Block until there is something, or return False once closed (and empty)."""
-        while not self._items:
-            if self.closed:
-                return False
-            self._something.clear()
-            if not self._items and not self.closed:
-                self._something.wait()
-        return True
-
-    def take(self) -> T | None:
-        """Block for the oldest, joined with what can be joined; None once closed and empty."""
-        while self.wait():
-            with self._lock:
-                if self._items:
-                    return self._pop()
-        return None
-
-    def _pop(self) -> T:
+    def pop(self) -> T | None:
+        """Take the oldest, joined with what can be joined; None if there is nothing."""
         items = self._items
+        if not items:
+            return None
         item, size_bytes = items.popleft()
         self._bytes -= size_bytes
         if self._join is None:
@@ -97,14 +86,27 @@ class Outbox(Generic[T]):
             self._bytes -= added_bytes
         return item
 
+    def wait(self) -> bool:
+        """Sleep until there is something, or return False once closed (and empty)."""
+        while not self._items:
+            if self.closed:
+                return False
+            self._something.clear()
+            self._something.wait()
+        return True
+
+    def take(self) -> T | None:
+        """Sleep for the oldest, joined with what can be joined; None once closed and empty."""
+        self.wait()
+        return self.pop()
+
     def close(self, *, discard: bool = False) -> None:
         """Accept nothing more; what is in it may still be taken unless ``discard``."""
-        with self._lock:
-            self.closed = True
-            if discard:
-                self._items.clear()
-                self._bytes = 0
-        self._something.set()
+        self.closed = True
+        if discard:
+            self._items.clear()
+            self._bytes = 0
+        self.listener()
 
 
 def append_size_bytes(message: AppendEntries) -> int:

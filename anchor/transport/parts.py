@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anchor.transport.greenlets import Greenlets
     from anchor.transport.handler import TransportHandler
     from anchor.transport.options import TransportOptions
+    from anchor.transport.rpc import Pump
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +24,4 @@ class Parts:
     options: TransportOptions
     greenlets: Greenlets
     rng: random.Random
+    pump: Pump

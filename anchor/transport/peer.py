@@ -4,9 +4,9 @@ Theory of operation
 ===================
 
 The *runner* greenlet owns the stream: it waits until there is something to append, opens a stream,
-reads answers until it breaks, backs off, and starts anew. gRPC itself pulls what is to be sent
-from the stream's own outbox, so a message passes one greenlet only. A stream's outbox dies with
-it: what it held belongs to a replication session that is over.
+waits until it breaks, backs off, and starts anew. Messages do not pass by it: what is put into the
+stream's outbox is sent at once, or as soon as gRPC has taken the one before. A stream's outbox
+dies with it: what it held belongs to a replication session that is over.
 
 The *monitor* (one for all peers, in the transport) calls :meth:`Peer.check` now and then, the only
 place that judges silence. An open stream is judged by the answers we get, and a ping asks before
@@ -17,40 +17,26 @@ whatever was heard counts, and a ping asks who was quiet.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from anchor.raft.errors import InvalidMessage
 from anchor.transport import channel as channels
 from anchor.transport import codec
-from anchor.transport.channel import CallFailed, Stream
 from anchor.transport.codec import Malformed
 from anchor.transport.link import Link
 from anchor.transport.outbox import Outbox, append_size_bytes, join_appends
+from anchor.transport.rpc import CallFailed
 
 if TYPE_CHECKING:
     from anchor.raft.configuration import Member
     from anchor.raft.messages import AppendEntries, RequestVote, TimeoutNow
+    from anchor.transport.channel import Stream
     from anchor.transport.parts import Parts
 
 _LOGGER = logging.getLogger("anchor.transport")
 _IDLE_SECONDS = 10.0  # a stream with nothing to say is closed: its leader is none any more
-
-
-class _Requests(Iterator[bytes]):
-    """What gRPC pulls: the outbox, encoded at the last moment."""
-
-    def __init__(self, outbox: Outbox[AppendEntries], header: codec.Header) -> None:
-        self._outbox = outbox
-        self._header = header
-
-    def __next__(self) -> bytes:
-        message = self._outbox.take()
-        if message is None:
-            raise StopIteration
-        return codec.encode_append(self._header, message)
 
 
 class Peer:
@@ -66,12 +52,12 @@ class Peer:
         self.link = Link(member, parts)
         self._handler = parts.handler
         self._options = parts.options
-        self._lock = threading.Lock()
         self._closed = False
         self._outbox = self._new_outbox()
-        self._stream: Stream | None = None
+        self._stream: Stream[AppendEntries] | None = None
         self._stream_since = 0.0
         self._cut_off = False  # we ended the stream: its end is no news
+        self._accepted: codec.Header | None = None  # of this stream's answers
         self._last_append = time.monotonic()
         self.link.on_lost.append(self._cut)
 
@@ -85,13 +71,13 @@ class Peer:
             self._replace(self._outbox).put(message, size_bytes)
 
     def vote(self, message: RequestVote) -> None:
-        """Ask for a vote; the answer goes to the handler. May switch greenlets."""
+        """Ask for a vote; the answer goes to the handler."""
         wire = codec.encode_vote(self.link.header(), message)
         timeout = self._options.vote_timeout_ms / 1000
         self.link.channel().call_later(channels.REQUEST_VOTE, wire, timeout, self._voted)
 
     def timeout_now(self, message: TimeoutNow) -> None:
-        """Tell it to campaign. May switch greenlets."""
+        """Tell it to campaign."""
         wire = codec.encode_timeout_now(self.link.header(), message)
         timeout = self._options.vote_timeout_ms / 1000
         self.link.channel().call_later(channels.TIMEOUT_NOW, wire, timeout, lambda _outcome: None)
@@ -130,59 +116,54 @@ class Peer:
         self.link.retry.clear()
         self._cut_off = False
         self._stream_since = time.monotonic()
+        self._accepted = None
         try:
-            requests = _Requests(outbox, self.link.header())
-            stream = self.link.channel().stream(channels.APPEND_ENTRIES, requests)
+            encode = partial(codec.encode_append, self.link.header())
+            channel = self.link.channel()
+            self._stream = channel.stream(channels.APPEND_ENTRIES, outbox, encode, self._hear)
+            self._wait_for_its_end(self._stream, outbox)
         except CallFailed as error:  # somebody closed the channel at this moment
             self.link.failed(error.why)
-        else:
-            self._stream = stream
-            if self._closed:
-                stream.cancel()
-            self._read_to_end(stream, outbox)
         finally:
             self._stream = None
             self._replace(outbox)
 
-    def _read_to_end(self, stream: Stream, outbox: Outbox[AppendEntries]) -> None:
+    def _wait_for_its_end(
+        self, stream: Stream[AppendEntries], outbox: Outbox[AppendEntries]
+    ) -> None:
         try:
-            self._read(stream)
+            stream.wait()
         except CallFailed as error:
             if not self._cut_off:
                 self.link.refused = not error.is_breakdown
                 self.link.failed(f"it refuses: {error.why}" if self.link.refused else error.why)
         except (Malformed, InvalidMessage) as error:
-            stream.cancel()
             self.link.failed(f"it answered with nonsense: {error}")
         except Exception:  # the handler failed; the next stream must still be opened
             _LOGGER.exception("failed to handle an answer of %s", self.id)
-            stream.cancel()
             self.link.failed("its answer could not be handled")
         else:
             if not outbox.closed:
                 self.link.failed("it closed the stream")
 
-    def _read(self, stream: Stream) -> None:
-        accepted: codec.Header | None = None
-        for wire in stream:
-            header, message = codec.decode_append_response(wire)
-            if header != accepted:
-                if not self.link.is_from_it(header):
-                    raise Malformed("the answer is not from it, or not for us")
-                accepted = header
-                self.link.refused = False
-            if self._closed:
-                return
+    def _hear(self, wire: bytes) -> None:
+        """Pass an answer on. Called by the stream."""
+        header, message = codec.decode_append_response(wire)
+        if header != self._accepted:
+            if not self.link.is_from_it(header):
+                raise Malformed("the answer is not from it, or not for us")
+            self._accepted = header
+            self.link.refused = False
+        if not self._closed:
             self.link.answered()
             self._handler.on_message(message)
 
     def _replace(self, outbox: Outbox[AppendEntries]) -> Outbox[AppendEntries]:
         """Start a new outbox if this is still the present one; its messages are lost."""
         outbox.close(discard=True)
-        with self._lock:
-            if self._outbox is outbox and not self._closed:
-                self._outbox = self._new_outbox()
-            return self._outbox
+        if self._outbox is outbox and not self._closed:
+            self._outbox = self._new_outbox()
+        return self._outbox
 
     def _new_outbox(self) -> Outbox[AppendEntries]:
         options = self._options
@@ -234,9 +215,7 @@ class Peer:
         self.link.retire()
 
     def close(self) -> None:
-        """End the stream, the channel and the runner. May switch greenlets."""
+        """End the stream, the channel and the runner."""
         self.retire()
-        with self._lock:  # nobody is about to replace the outbox
-            outbox = self._outbox
-        outbox.close(discard=True)
+        self._outbox.close(discard=True)
         self.link.close()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -24,13 +23,16 @@ from anchor.transport.inbound import (
     Ballots,
     InboundAppends,
     InboundForward,
-    hear,
     malformed,
     too_many,
 )
+from anchor.transport.rpc import Method, RpcServer, ServerCall
+from anchor.transport.rpc.failures import STOPPING
 from anchor.transport.snapshot_receiving import SnapshotReceiving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anchor.raft.messages import (
         AppendEntriesResponse,
         InstallSnapshotResponse,
@@ -44,8 +46,7 @@ _MAX_STRANGERS = 16  # streams that have not said who they are; calls anybody ma
 _LONGEST_CALL_SECONDS = 60.0
 
 S = TypeVar("S", InboundAppends, InboundForward)
-W = TypeVar("W", bytes, Iterator[bytes])
-Unary = Callable[[bytes, grpc.ServicerContext], bytes]
+Unary = Callable[[bytes, ServerCall], bytes]
 
 
 class Server:
@@ -62,65 +63,52 @@ class Server:
         self._admission = parts.admission
         self._handler = parts.handler
         self._options = parts.options
-        self._greenlets = parts.greenlets
+        self._pump = parts.pump
         self._on_spoke = on_spoke
         self._refusals = RefusalLog()
         self._ballots = Ballots(parts.handler)
         self._snapshots = SnapshotReceiving(parts, receiver) if receiver is not None else None
-        self._lock = threading.Lock()
         self._appends: dict[str, InboundAppends] = {}
         self._forwards: dict[str, InboundForward] = {}
         self._nameless: dict[InboundAppends | InboundForward, float] = {}
-        self._strangers = threading.BoundedSemaphore(_MAX_STRANGERS)
-        self._executor: futures.ThreadPoolExecutor | None = None
-        self._server: grpc.Server | None = None
+        self._strangers = 0
+        self._server: RpcServer | None = None
         self.port = 0
 
     # --- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Bind and serve; raises PortInUse or BindFailed."""
-        limit = self._options.max_concurrent_calls
-        executor = futures.ThreadPoolExecutor(limit, thread_name_prefix="transport")
-        server = grpc.server(
-            executor,
-            options=channels.server_options(self._options.max_message_bytes),
-            maximum_concurrent_rpcs=limit,
+        server = RpcServer(
+            self._methods(),
+            channels.server_options(self._options.max_message_bytes),
+            self._options.max_concurrent_calls,
+            self._pump,
         )
-        server.add_generic_rpc_handlers(self._handlers())
-        try:
-            port = server.add_insecure_port(self._bind_address)
-        except RuntimeError:
-            port = 0
+        port = server.listen(self._bind_address)
         if port == 0:
-            executor.shutdown(wait=False)
             raise _bind_error(self._bind_address)
         server.start()
-        self.port, self._executor, self._server = port, executor, server
+        self.port, self._server = port, server
 
     def stop(self, grace_seconds: float) -> None:
         """Refuse what is new, end streams, give calls the grace."""
-        if self._server is None or self._executor is None:
+        if self._server is None:
             return
-        stopped = self._server.stop(grace_seconds)
-        gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", channels.STOPPING)
-        with self._lock:
-            streams = [*self._appends.values(), *self._forwards.values(), *self._nameless]
-        for stream in streams:
+        gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", STOPPING)
+        for stream in [*self._appends.values(), *self._forwards.values(), *self._nameless]:
             stream.end(gone)
         self._ballots.close()
         if self._snapshots is not None:
             self._snapshots.close()
-        stopped.wait(grace_seconds + 0.5)
-        self._executor.shutdown(wait=False)
+        self._server.stop(grace_seconds)
 
     def check(self, now: float) -> None:
         """End streams that say nothing. Called by the monitor."""
         if self._snapshots is not None:
             self._snapshots.check(now)
         oldest = now - self._options.first_message_timeout_ms / 1000
-        with self._lock:
-            late = [stream for stream, since in self._nameless.items() if since < oldest]
+        late = [stream for stream, since in self._nameless.items() if since < oldest]
         for stream in late:
             stream.end(
                 Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, "silent", "said nothing in time")
@@ -153,11 +141,7 @@ class Server:
 
     # --- streams -------------------------------------------------------------------------------
 
-    def _append_entries(
-        self, requests: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
-        stream = InboundAppends(self._admission, context)
-
+    def _append_entries(self, call: ServerCall) -> None:
         def on_wire(wire: bytes) -> None:
             header, message = codec.decode_append(wire)
             if stream.admit(header):
@@ -165,54 +149,54 @@ class Server:
             self._on_spoke(stream.sender, header.sender_incarnation)
             self._handler.on_message(message)
 
-        return self._serve(self._appends, stream, requests, on_wire, context)
+        stream = InboundAppends(
+            self._admission,
+            call,
+            self._pump,
+            on_wire,
+            lambda why: self._ended(self._appends, stream, call, why),
+        )
+        self._begin(stream)
 
-    def _forward(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        stream = InboundForward(self._admission, context)
-
+    def _forward(self, call: ServerCall) -> None:
         def on_wire(wire: bytes) -> None:
             header, request = codec.decode_forward(wire)
             if stream.admit(header):
                 self._adopt(self._forwards, stream, header)
             self._handler.on_forward(request, stream.reply)
 
-        return self._serve(self._forwards, stream, requests, on_wire, context)
+        stream = InboundForward(
+            self._admission,
+            call,
+            self._pump,
+            on_wire,
+            lambda why: self._ended(self._forwards, stream, call, why),
+        )
+        self._begin(stream)
 
-    def _serve(
-        self,
-        table: dict[str, S],
-        stream: S,
-        requests: Iterator[bytes],
-        on_wire: Callable[[bytes], None],
-        context: grpc.ServicerContext,
-    ) -> Iterator[bytes]:
-        where = context.peer()
-        with self._lock:
-            crowded = len(self._nameless) >= _MAX_STRANGERS
-            if not crowded:
-                self._nameless[stream] = time.monotonic()
-        if crowded:
+    def _begin(self, stream: InboundAppends | InboundForward) -> None:
+        if len(self._nameless) >= _MAX_STRANGERS:
             stream.end(too_many("streams that said nothing yet"))
-            return stream.responses()
+            return
+        self._nameless[stream] = time.monotonic()
+        stream.start()
 
-        def read() -> None:
-            hear(stream, requests, on_wire, lambda why: self._rejected(where, why, stream.sender))
-            with self._lock:
-                self._nameless.pop(stream, None)
-                if table.get(stream.sender) is stream:
-                    del table[stream.sender]
-
-        self._greenlets.spawn("reader", read)
-        return stream.responses()
+    def _ended(
+        self, table: dict[str, S], stream: S, call: ServerCall, why: Rejection | None
+    ) -> None:
+        self._nameless.pop(stream, None)
+        if table.get(stream.sender) is stream:
+            del table[stream.sender]
+        if why is not None:
+            self._rejected(call.peer, why, stream.sender)
 
     def _adopt(self, table: dict[str, S], stream: S, header: codec.Header) -> None:
         """The stream said who it is: it replaces an older one of the same member."""
-        with self._lock:
-            older = table.get(stream.sender)
-            if older is None and self._is_crowded(table, stream.sender):
-                raise too_many("streams of strangers")
-            self._nameless.pop(stream, None)
-            table[stream.sender] = stream
+        older = table.get(stream.sender)
+        if older is None and self._is_crowded(table, stream.sender):
+            raise too_many("streams of strangers")
+        self._nameless.pop(stream, None)
+        table[stream.sender] = stream
         if older is not None:
             older.end(Rejection(grpc.StatusCode.ABORTED, "replaced", "a newer stream replaced it"))
         self._on_spoke(stream.sender, header.sender_incarnation)
@@ -224,53 +208,53 @@ class Server:
 
     # --- calls -----------------------------------------------------------------------------------
 
-    def _request_vote(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+    def _request_vote(self, wire: bytes, call: ServerCall) -> bytes:
         header, message = codec.decode_vote(wire)
         envelope = codec.envelope(header)
         self._admission.check(envelope)
         self._on_spoke(envelope.sender, envelope.sender_incarnation)
-        timeout = min(_time_left(context), self._options.vote_timeout_ms / 1000)
+        timeout = min(_time_left(call), self._options.vote_timeout_ms / 1000)
         response = self._ballots.ask(message, timeout)
         if response is None:
             raise Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, "", "no answer in time")
         return codec.encode_vote_response(self._header_to(envelope), response)
 
-    def _timeout_now(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+    def _timeout_now(self, wire: bytes, _call: ServerCall) -> bytes:
         header, message = codec.decode_timeout_now(wire)
         self._admission.check(codec.envelope(header))
         self._handler.on_message(message)
         return b""
 
-    def _identify(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+    def _identify(self, wire: bytes, _call: ServerCall) -> bytes:
         envelope = codec.decode_identify(wire)
         if self._admission.is_member(envelope.sender, envelope.sender_incarnation):
             self._on_spoke(envelope.sender, envelope.sender_incarnation)
         return codec.encode_identification(self._handler.on_identify())
 
-    def _compare_digest(self, wire: bytes, _context: grpc.ServicerContext) -> bytes:
+    def _compare_digest(self, wire: bytes, _call: ServerCall) -> bytes:
         header, question = codec.decode_compare_digest(wire)
         envelope = codec.envelope(header)
         self._admission.check(envelope)
         digest = self._handler.on_compare_digest(question)
         return codec.encode_digest(self._header_to(envelope), digest)
 
-    def _join(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+    def _join(self, wire: bytes, call: ServerCall) -> bytes:
         header, request = codec.decode_join(wire)
         self._admission.check_protocol(codec.envelope(header))
         with self._stranger():
-            response = self._handler.on_join(request, _time_left(context))
+            response = self._handler.on_join(request, _time_left(call))
         return codec.encode_join_response(response)
 
-    def _remove(self, wire: bytes, context: grpc.ServicerContext) -> bytes:
+    def _remove(self, wire: bytes, call: ServerCall) -> bytes:
         header, request = codec.decode_remove(wire)
         self._admission.check_own_cluster(codec.envelope(header))
         with self._stranger():
-            response = self._handler.on_remove(request, _time_left(context))
+            response = self._handler.on_remove(request, _time_left(call))
         return codec.encode_remove_response(response)
 
     # --- around them -----------------------------------------------------------------------------
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler[bytes, bytes], ...]:
+    def _methods(self) -> dict[str, Method]:
         unary: dict[str, Unary] = {
             channels.REQUEST_VOTE: self._request_vote,
             channels.TIMEOUT_NOW: self._timeout_now,
@@ -279,54 +263,40 @@ class Server:
             channels.JOIN: self._join,
             channels.REMOVE: self._remove,
         }
-        streams = {
-            channels.APPEND_ENTRIES: self._append_entries,
-            channels.FORWARD_STREAM: self._forward,
+        methods = {
+            channels.APPEND_ENTRIES: Method(self._append_entries),
+            channels.FORWARD_STREAM: Method(self._forward),
         }
-        by_path = {
-            path: grpc.unary_unary_rpc_method_handler(self._guarded(behaviour))
-            for path, behaviour in unary.items()
-        } | {
-            path: grpc.stream_stream_rpc_method_handler(behaviour)
-            for path, behaviour in streams.items()
-        }
+        for path, behaviour in unary.items():
+            methods[path] = Method(partial(self._serve_unary, behaviour), waits=True)
         if self._snapshots is not None:
-            install = self._guarded(self._snapshots.install)
-            by_path[channels.INSTALL_SNAPSHOT] = grpc.stream_unary_rpc_method_handler(install)
-        return tuple(
-            grpc.method_handlers_generic_handler(
-                service,
-                {
-                    path.rpartition("/")[2]: handler
-                    for path, handler in by_path.items()
-                    if path.startswith(f"/{service}/")
-                },
+            methods[channels.INSTALL_SNAPSHOT] = Method(
+                partial(self._guarded, self._snapshots.install), waits=True
             )
-            for service in (channels.PEER, channels.FORWARD)
-        )
+        return methods
 
-    def _guarded(
-        self, behaviour: Callable[[W, grpc.ServicerContext], bytes]
-    ) -> Callable[[W, grpc.ServicerContext], bytes]:
-        """Turn what goes wrong into a status for the caller and a line here."""
+    def _serve_unary(self, behaviour: Unary, call: ServerCall) -> None:
+        wire = next(call.messages(), None)
+        if wire is not None:  # else the caller is gone, or said more than we read
+            self._guarded(partial(behaviour, wire), call)
 
-        def call(wire: W, context: grpc.ServicerContext) -> bytes:
-            try:
-                return behaviour(wire, context)
-            except grpc.RpcError:
-                raise  # cancelled, or its connection broke: nobody is there to be told
-            except Rejection as error:
-                rejection = error
-            except (Malformed, InvalidMessage) as error:
-                rejection = malformed(error)
-            except Exception:
-                _LOGGER.exception("failed to answer a call")
-                rejection = Rejection(grpc.StatusCode.INTERNAL, "", "internal error")
-            self._rejected(context.peer(), rejection)
-            context.abort(rejection.status, rejection.detail)
-            raise AssertionError
-
-        return call
+    def _guarded(self, behaviour: Callable[[ServerCall], bytes], call: ServerCall) -> None:
+        """Answer, or turn what went wrong into a status for the caller and a line here."""
+        try:
+            answer = behaviour(call)
+        except Rejection as error:
+            rejection = error
+        except (Malformed, InvalidMessage) as error:
+            rejection = malformed(error)
+        except Exception:
+            _LOGGER.exception("failed to answer a call")
+            rejection = Rejection(grpc.StatusCode.INTERNAL, "", "internal error")
+        else:
+            call.answer(answer)
+            return
+        if not call.gone:
+            self._rejected(call.peer, rejection)
+            call.finish(rejection.status, rejection.detail)
 
     def _rejected(self, where: str, rejection: Rejection, sender: str = "") -> None:
         """Log it; ``where`` is gRPC's, like ``ipv4:127.0.0.1:4711``."""
@@ -337,12 +307,13 @@ class Server:
     @contextmanager
     def _stranger(self) -> Iterator[None]:
         """Hold one of the few places for calls that anybody may make."""
-        if not self._strangers.acquire(blocking=False):
+        if self._strangers >= _MAX_STRANGERS:
             raise too_many("calls at once")
+        self._strangers += 1
         try:
             yield
         finally:
-            self._strangers.release()
+            self._strangers -= 1
 
     def _header_to(self, envelope: codec.Envelope) -> codec.Header:
         local = self._admission
@@ -355,10 +326,10 @@ class Server:
         )
 
 
-def _time_left(context: grpc.ServicerContext) -> float:
+def _time_left(call: ServerCall) -> float:
     """How long the caller will wait."""
-    left: float | None = context.time_remaining()  # its stub forgets the None
-    return _LONGEST_CALL_SECONDS if left is None else min(max(left, 0.0), _LONGEST_CALL_SECONDS)
+    left = call.seconds_left
+    return _LONGEST_CALL_SECONDS if left is None else min(left, _LONGEST_CALL_SECONDS)
 
 
 def _bind_error(address: str) -> BindFailed:

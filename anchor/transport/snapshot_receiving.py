@@ -6,11 +6,13 @@ A transfer fills a sink chunk by chunk. Once the sink has verified the whole, th
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
+import gevent
 import grpc
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 
 from anchor.transport import codec
 from anchor.transport.admission import Rejection
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from anchor.raft.messages import InstallSnapshot, InstallSnapshotResponse
     from anchor.transport.parts import Parts
+    from anchor.transport.rpc import ServerCall
     from anchor.transport.snapshots import SnapshotManifest, SnapshotReceiver, SnapshotSink
 
 _SILENCE_SECONDS = 30.0  # between two chunks: the sender's disk may be slow
@@ -34,14 +37,14 @@ _CORE_SECONDS = 60.0  # for the core to judge it, and for its installation
 class _Transfer:
     """One call that brings a snapshot."""
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
         self.heard_at = time.monotonic()
         self.replaced = False
 
     def cancel(self) -> None:
         """End the call, from any greenlet."""
-        self._context.cancel()  # type: ignore[no-untyped-call]  # its stub forgets the type
+        self._call.cancel()
 
 
 class SnapshotReceiving:
@@ -51,20 +54,18 @@ class SnapshotReceiving:
         self._admission = parts.admission
         self._handler = parts.handler
         self._receiver = receiver
-        self._lock = threading.Lock()
         self._present: _Transfer | None = None
-        self._free = threading.Condition(threading.Lock())
-        self._busy = False
-        self._waiting: dict[tuple[str, int], list[InstallSnapshotResponse]] = {}
-        self._answered = threading.Condition(threading.Lock())
+        self._free = BoundedSemaphore(1)
+        self._waiting: dict[tuple[str, int], AsyncResult[InstallSnapshotResponse | None]] = {}
         self._closed = False
 
-    def install(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    def install(self, call: ServerCall) -> bytes:
         """Serve one call; raises Rejection, Malformed, or whatever ``on_message`` raises."""
+        requests = call.messages()
         header, message, manifest = codec.decode_snapshot_manifest(_next(requests))
         envelope = codec.envelope(header)
         self._admission.check(envelope)
-        transfer = _Transfer(context)
+        transfer = _Transfer(call)
         self._take_over(transfer)
         try:
             answer = self._receive(transfer, message, manifest, requests)
@@ -73,7 +74,7 @@ class SnapshotReceiving:
                 grpc.StatusCode.FAILED_PRECONDITION, "snapshot", str(error)[:300]
             ) from None
         finally:
-            self._let_go()
+            self._free.release()
         local = self._admission
         return codec.encode_snapshot_answer(
             codec.header(
@@ -88,11 +89,9 @@ class SnapshotReceiving:
 
     def answer(self, response: InstallSnapshotResponse) -> None:
         """Give the core's answer to the call that waits for it."""
-        with self._answered:
-            waiting = self._waiting.get((response.recipient, response.session))
-            if waiting is not None:
-                waiting.append(response)
-                self._answered.notify_all()
+        waiting = self._waiting.get((response.recipient, response.session))
+        if waiting is not None:
+            waiting.set(response)
 
     def check(self, now: float) -> None:
         """End a transfer whose sender fell silent. Called by the monitor."""
@@ -102,9 +101,9 @@ class SnapshotReceiving:
 
     def close(self) -> None:
         """End the transfer, and let nobody wait for the core any more."""
-        with self._answered:
-            self._closed = True
-            self._answered.notify_all()
+        self._closed = True
+        for waiting in self._waiting.values():
+            waiting.set(None)
         transfer = self._present
         if transfer is not None:
             transfer.cancel()
@@ -112,20 +111,12 @@ class SnapshotReceiving:
     # --- one at a time -------------------------------------------------------------------------
 
     def _take_over(self, transfer: _Transfer) -> None:
-        with self._lock:
-            older, self._present = self._present, transfer
+        older, self._present = self._present, transfer
         if older is not None:
             older.replaced = True
             older.cancel()
-        with self._free:
-            if not self._free.wait_for(lambda: not self._busy, _TAKEOVER_SECONDS):
-                raise too_many("snapshots at once")
-            self._busy = True
-
-    def _let_go(self) -> None:
-        with self._free:
-            self._busy = False
-            self._free.notify_all()
+        if not self._free.acquire(timeout=_TAKEOVER_SECONDS):
+            raise too_many("snapshots at once")
 
     # --- the transfer --------------------------------------------------------------------------
 
@@ -175,19 +166,18 @@ class SnapshotReceiving:
     def _judgement(self, message: InstallSnapshot) -> InstallSnapshotResponse:
         """Hand it to the core and wait for its answer."""
         key = (message.sender, message.session)
-        answers: list[InstallSnapshotResponse] = []
-        with self._answered:
-            self._waiting[key] = answers
+        answer: AsyncResult[InstallSnapshotResponse | None] = AsyncResult()
+        self._waiting[key] = answer
         try:
             self._handler.on_message(message)
-            with self._answered:
-                self._answered.wait_for(lambda: answers or self._closed, _CORE_SECONDS)
+            response = None if self._closed else answer.get(timeout=_CORE_SECONDS)
+        except gevent.Timeout:
+            response = None
         finally:
-            with self._answered:
-                self._waiting.pop(key, None)
-        if not answers:
+            self._waiting.pop(key, None)
+        if response is None:
             raise Rejection(grpc.StatusCode.UNAVAILABLE, "", "the core gave no answer in time")
-        return answers[0]
+        return response
 
 
 def _next(requests: Iterator[bytes]) -> bytes:

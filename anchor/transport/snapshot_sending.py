@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
+
+from gevent.event import Event
 
 from anchor.transport import channel as channels
 from anchor.transport import codec
-from anchor.transport.channel import CallFailed
 from anchor.transport.codec import Malformed
 from anchor.transport.errors import CallRefused, SnapshotRefused, TransportError, Unreachable
+from anchor.transport.rpc import CallFailed
 from anchor.transport.snapshots import MAX_CHUNK_BYTES, SnapshotPosition
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class SnapshotSending:
         self._message = message
         self._source = source
         self._manifest = source.manifest
-        self._closed = threading.Event()
+        self._closed = Event()
         self._upload: channels.Upload | None = None
         self._unreadable: Exception | None = None
 
@@ -84,7 +85,7 @@ class SnapshotSending:
         return answer
 
     def _stream(self, position: SnapshotPosition | None) -> Iterator[bytes]:
-        """Yield what one stream says. Runs in gRPC's greenlet, which logs what it raises."""
+        """Yield what one stream says. Runs in the upload's greenlet."""
         yield codec.encode_snapshot_manifest(self._link.header(), self._message, self._manifest)
         if position is None:
             return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
-from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
+
+from gevent.event import Event
 
 from anchor.raft.errors import InvalidMessage
 from anchor.raft.messages import (
@@ -22,15 +23,15 @@ from anchor.raft.messages import (
 from anchor.transport import channel as channels
 from anchor.transport import codec
 from anchor.transport.admission import Admission
-from anchor.transport.channel import CallFailed, Channel
+from anchor.transport.channel import Channel, translated
 from anchor.transport.codec import Malformed
 from anchor.transport.errors import CallRefused, Unreachable
 from anchor.transport.forwarding import ForwardStream
 from anchor.transport.greenlets import Greenlets
 from anchor.transport.options import LocalMember, TransportOptions
-from anchor.transport.outbox import Outbox
 from anchor.transport.parts import Parts
 from anchor.transport.peer import Peer
+from anchor.transport.rpc import CallFailed, Pump
 from anchor.transport.server import Server
 from anchor.transport.snapshot_sending import SnapshotSending
 
@@ -74,15 +75,13 @@ class Transport:
             self._options,
             self._greenlets,
             random.Random(),  # noqa: S311 - jitter, no secret
+            Pump(),
         )
         self._server = Server(bind_address, self._parts, self._spoke, snapshot_receiver)
         self._peers: dict[str, Peer] = {}
         self._forwards: dict[str, ForwardStream] = {}
         self._sendings: set[SnapshotSending] = set()
-        self._asked: Outbox[RequestVote | TimeoutNow] = Outbox(1024, 1 << 20)
-        self._leaving: deque[Peer] = deque()  # no members any more, to be closed
-        self._left = threading.Event()  # look there
-        self._stopped = threading.Event()
+        self._stopped = Event()
 
     @property
     def port(self) -> int:
@@ -93,8 +92,6 @@ class Transport:
         """Bind and serve. Raises PortInUse or BindFailed."""
         self._server.start()
         self._greenlets.spawn("monitor", self._monitor)
-        self._greenlets.spawn("dispatcher", self._dispatch)
-        self._greenlets.spawn("closer", self._close_the_leaving)
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """End everything within the grace; calls under way get that long. Idempotent."""
@@ -102,9 +99,7 @@ class Transport:
             return
         self._stopped.set()
         until = time.monotonic() + grace_seconds
-        self._asked.close(discard=True)
-        self._left.set()
-        for peer in self._peers.values():  # all of them first: closing one lets others run
+        for peer in self._peers.values():  # all of them first: nothing is said about any of them
             peer.retire()
         for stream in list(self._forwards.values()):
             stream.close()
@@ -112,9 +107,9 @@ class Transport:
             sending.close()
         for peer in self._peers.values():
             peer.close()
-        self._close_all_leaving()
         self._server.stop(grace_seconds)
         self._greenlets.join(max(0.1, until - time.monotonic()))
+        self._parts.pump.close()
 
     # --- who is who --------------------------------------------------------------------------
 
@@ -131,32 +126,12 @@ class Transport:
         for member_id, peer in list(self._peers.items()):
             if not _same_place(peer.member, wanted.get(member_id)):
                 del self._peers[member_id]
-                peer.retire()
-                self._leaving.append(peer)
-                self._left.set()
+                peer.close()
         for member_id, member in wanted.items():
             if member_id not in self._peers and member.address:
                 peer = Peer(member, self._parts)
                 self._peers[member_id] = peer
                 self._greenlets.spawn(f"peer-{member_id}", peer.run)
-
-    def _close_the_leaving(self) -> None:
-        """Close who left the members, in order: a channel's end switches greenlets."""
-        while not self._stopped.is_set():
-            self._left.wait()
-            self._left.clear()
-            self._close_all_leaving()
-
-    def _close_all_leaving(self) -> None:
-        while True:
-            try:
-                peer = self._leaving.popleft()
-            except IndexError:
-                return
-            try:
-                peer.close()
-            except Exception:  # the others must be closed all the same
-                _LOGGER.exception("failed to close the connection to %s", peer.id)
 
     def connected(self, member_id: str) -> bool:
         """Whether this member was heard of late, by whatever way."""
@@ -185,7 +160,7 @@ class Transport:
             elif kind is AppendEntriesResponse:
                 self._server.answer_append(message)  # type: ignore[arg-type]
             elif isinstance(message, RequestVote | TimeoutNow):
-                self._asked.put(message)
+                self._ask(message)
             elif isinstance(message, RequestVoteResponse):
                 self._server.answer_vote(message)
             elif isinstance(message, InstallSnapshotResponse):
@@ -193,22 +168,16 @@ class Transport:
             else:
                 _LOGGER.error("no way to send a %s", kind.__name__)
 
-    def _dispatch(self) -> None:
-        """Make the calls that votes and handovers are; starting one may switch greenlets."""
-        while True:
-            message = self._asked.take()
-            if message is None:
-                return
-            peer = self._peers.get(message.recipient)
-            if peer is None:
-                continue
-            try:
-                if isinstance(message, RequestVote):
-                    peer.vote(message)
-                else:
-                    peer.timeout_now(message)
-            except CallFailed:  # its channel was closed at this moment
-                continue
+    def _ask(self, message: RequestVote | TimeoutNow) -> None:
+        """Make the call that a vote or a handover is."""
+        peer = self._peers.get(message.recipient)
+        if peer is None:
+            return
+        with suppress(CallFailed):  # its channel was closed a moment ago
+            if isinstance(message, RequestVote):
+                peer.vote(message)
+            else:
+                peer.timeout_now(message)
 
     def _monitor(self) -> None:
         """Judge silence, everybody's, ten times in each silence timeout."""
@@ -311,7 +280,7 @@ class Transport:
 
     def _call(self, address: str, path: str, wire: bytes, timeout_seconds: float) -> bytes:
         try:
-            channel = Channel(address, self._options.max_message_bytes)
+            channel = Channel(address, self._options.max_message_bytes, self._parts.pump)
         except ValueError as error:  # it cannot even be encoded
             raise Unreachable(f"{address!a}: no address ({error})") from None
         try:
@@ -324,7 +293,7 @@ def _ask(channel: Channel, path: str, wire: bytes, timeout_seconds: float) -> by
     try:
         return channel.call(path, wire, timeout_seconds)
     except CallFailed as error:
-        raise error.translated(channel.address) from None
+        raise translated(error, channel.address) from None
 
 
 def _read(decode: Callable[[bytes], T], wire: bytes, address: str) -> T:
