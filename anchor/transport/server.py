@@ -95,6 +95,7 @@ class Server:
         """Refuse what is new, end streams, give calls the grace."""
         if self._server is None:
             return
+        self._server.refuse_new()  # or who is told that we stop would be back at once
         gone = Rejection(grpc.StatusCode.UNAVAILABLE, "stopping", STOPPING)
         for stream in [*self._appends.values(), *self._forwards.values(), *self._nameless]:
             stream.end(gone)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from queue import Queue
 from typing import TYPE_CHECKING, TypeVar
 
 from anchor.raft.configuration import Member
@@ -32,9 +34,13 @@ from anchor.transport import (
     Transport,
     TransportOptions,
 )
+from anchor.transport.rpc import CallFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from anchor.transport.channel import Channel
+    from anchor.transport.outbox import Outbox
 
 CLUSTER = "cluster-of-tests"
 PATIENCE_SECONDS = 10.0
@@ -185,6 +191,29 @@ class FakeNode:
     def on_compare_digest(self, question: CompareDigest) -> bytes | None:
         """Know the digest of one index only."""
         return b"digest of 7" if question.applied_index == 7 else None
+
+
+class Answers(Iterator[bytes]):
+    """What comes back over a stream, to be waited for; raises CallFailed at a bad end."""
+
+    def __init__(self, channel: Channel, path: str, outbox: Outbox[bytes]) -> None:
+        self._heard: Queue[bytes | BaseException] = Queue()
+        self._stream = channel.stream(path, outbox, bytes, self._heard.put)
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        try:
+            self._stream.wait()
+        except CallFailed as error:
+            self._heard.put(error)
+        else:
+            self._heard.put(StopIteration())
+
+    def __next__(self) -> bytes:
+        outcome = self._heard.get(timeout=PATIENCE_SECONDS)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
 
 class Net:

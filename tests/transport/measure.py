@@ -1,35 +1,23 @@
 """What a message costs here against a bare gRPC stream: ``python -m tests.transport.measure``.
 
-Two processes on gevent. Rounds of both kinds alternate, since the machine's noise is larger than
-the difference; the medians and their ratio are printed.
+Bare is grpcio's public API in native threads, an echo of bytes; ours is the whole transport on
+gevent, an append and its acknowledgement. Each has a process on either side. Rounds of both kinds
+alternate, since the machine's noise is larger than the difference; the medians are printed.
 """
-
-# ruff: noqa: E402 - patching comes first, or it is too late
 
 from __future__ import annotations
 
-from gevent import monkey
-
-monkey.patch_all()
-
 import os
+import queue
 import subprocess
 import sys
-import threading
 import time
 from concurrent import futures
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import gevent
 import grpc
-
-from anchor.raft.configuration import Member
-from anchor.transport import use_gevent
-from anchor.transport.channel import Channel
-from anchor.transport.outbox import Outbox
-from tests.transport.harness import Net, append, incarnation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +27,7 @@ if TYPE_CHECKING:
 ROUNDS = 7
 MESSAGES = 1000
 BODY = b"x" * 160
+METHOD = "/bare.Stream/Echo"
 
 
 def echo(requests: Iterator[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -46,31 +35,44 @@ def echo(requests: Iterator[bytes], _context: grpc.ServicerContext) -> Iterator[
     yield from requests
 
 
-def serve() -> None:
-    """Be the other side of both kinds, until stdin ends."""
+def serve_bare() -> None:
+    """Be the other side of the bare stream, until stdin ends."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     handler = grpc.stream_stream_rpc_method_handler(echo)
     service = grpc.method_handlers_generic_handler("bare.Stream", {"Echo": handler})
     server.add_generic_rpc_handlers((service,))
-    bare_port = server.add_insecure_port("127.0.0.1:0")
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
+    sys.stdin.read()
+
+
+def serve_ours() -> None:
+    """Be the member that acknowledges, until stdin ends."""
+    import gevent  # noqa: PLC0415 - only here
+
+    from anchor.raft.configuration import Member  # noqa: PLC0415 - after the patching
+    from tests.transport.harness import Net, acknowledge, incarnation_of  # noqa: PLC0415 - the same
+
     net = Net()
     node = net.add("b")
     node.transport.set_members([Member("a", "127.0.0.1:1", "", incarnation_of("a"))])
-    print(bare_port, node.transport.port, flush=True)
+
+    def hear(message: Message) -> None:
+        node.transport.send([acknowledge(message)])  # type: ignore[arg-type]
+
+    node.on_message = hear  # type: ignore[method-assign]
+    print(node.transport.port, flush=True)
     gevent.get_hub().threadpool.apply(sys.stdin.read)
-    server.stop(0)
-    net.stop()
 
 
 def bare(port: int) -> Callable[[], None]:
     """One exchange over a bare stream."""
-    outbox: Outbox[bytes] = Outbox(100, 1 << 20)
-    requests = iter(outbox.take, None)
-    answers = iter(Channel(f"127.0.0.1:{port}", 4 << 20).stream("/bare.Stream/Echo", requests))
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    stream = grpc.insecure_channel(f"127.0.0.1:{port}").stream_stream(METHOD, bytes, bytes)
+    answers: Any = stream(iter(requests.get, None))
 
     def exchange() -> None:
-        outbox.put(BODY)
+        requests.put(BODY)
         next(answers)
 
     return exchange
@@ -78,11 +80,15 @@ def bare(port: int) -> Callable[[], None]:
 
 def ours(port: int) -> Callable[[], None]:
     """One append of one entry, and its answer."""
+    from gevent.event import Event  # noqa: PLC0415 - only here
+
+    from tests.transport.harness import Net, append  # noqa: PLC0415 - after the patching
+
     net = Net()
     node = net.add("a")
     net.add_remote("b", port)
     net.acquaint()
-    answered = threading.Event()
+    answered = Event()
     index = 0
 
     def hear(_message: Message) -> None:
@@ -100,43 +106,89 @@ def ours(port: int) -> Callable[[], None]:
     return exchange
 
 
-def cpu_seconds(process_id: int) -> float:
-    """All the CPU time a process has used."""
-    fields = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def ask(exchange: Callable[[], None]) -> None:
+    """Make a round for each line on stdin; prints its microseconds a message."""
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(MESSAGES):
+            exchange()
+        print((time.perf_counter() - started) / MESSAGES * 1e6, flush=True)
+
+
+class Pair:
+    """Both processes of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self._server = self._start("serve", kind)
+        self._client = self._start("ask", kind, self._line(self._server))
+
+    @staticmethod
+    def _start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.transport.measure", *arguments]
+        return subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+
+    @staticmethod
+    def _line(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
+    def round(self) -> tuple[float, float]:
+        """Microseconds a message: how long it took, and the CPU of both sides."""
+        before = self._cpu_seconds()
+        assert self._client.stdin is not None
+        self._client.stdin.write("\n")
+        self._client.stdin.flush()
+        passed_us = float(self._line(self._client))
+        return passed_us, (self._cpu_seconds() - before) / MESSAGES * 1e6
+
+    def _cpu_seconds(self) -> float:
+        ticks = 0
+        for process in (self._server, self._client):
+            text = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii")
+            fields = text.rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def end(self) -> None:
+        """Stop both."""
+        for process in (self._client, self._server):
+            process.kill()
+            process.communicate()
 
 
 def main() -> None:
     """Measure both kinds in turn and compare."""
-    command = [sys.executable, "-m", "tests.transport.measure", "serve"]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
-        assert other.stdout is not None
-        bare_port, port = map(int, other.stdout.readline().split())
-        use_gevent()
-        kinds = {"bare": bare(bare_port), "transport": ours(port)}
-        latency_us: dict[str, list[float]] = {name: [] for name in kinds}
-        cpu_us: dict[str, list[float]] = {name: [] for name in kinds}
+    pairs = {kind: Pair(kind) for kind in ("bare", "ours")}
+    measured: dict[str, list[tuple[float, float]]] = {kind: [] for kind in pairs}
+    try:
         for round_number in range(ROUNDS + 1):
-            for name, exchange in kinds.items():
-                cpu = cpu_seconds(os.getpid()) + cpu_seconds(other.pid)
-                started = time.perf_counter()
-                for _ in range(MESSAGES):
-                    exchange()
-                passed = time.perf_counter() - started
-                cpu = cpu_seconds(os.getpid()) + cpu_seconds(other.pid) - cpu
+            for kind, pair in pairs.items():
+                result = pair.round()
                 if round_number:  # the first one warms up
-                    latency_us[name].append(passed / MESSAGES * 1e6)
-                    cpu_us[name].append(cpu / MESSAGES * 1e6)
-        for what, measured in (("round trip", latency_us), ("CPU of both sides", cpu_us)):
-            plain, mine = median(measured["bare"]), median(measured["transport"])
-            print(f"{what}: bare {plain:.0f} us, transport {mine:.0f} us, ratio {mine / plain:.2f}")
-        other.terminate()
-        os._exit(0)  # the streams are still open
+                    measured[kind].append(result)
+    finally:
+        for pair in pairs.values():
+            pair.end()
+    for column, what in enumerate(("round trip", "CPU of both sides")):
+        plain, mine = (median(row[column] for row in measured[k]) for k in ("bare", "ours"))
+        print(f"{what}: bare {plain:.0f} us, transport {mine:.0f} us, ratio {mine / plain:.2f}")
+
+
+def start(what: str, kind: str, *port: str) -> None:
+    """Be one of the processes."""
+    if kind == "ours":
+        from gevent import monkey  # noqa: PLC0415 - only here
+
+        monkey.patch_all()
+    if what == "serve":
+        (serve_ours if kind == "ours" else serve_bare)()
+    else:
+        ask((ours if kind == "ours" else bare)(int(port[0])))
+    os._exit(0)  # the streams are still open
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["serve"]:
-        use_gevent()
-        serve()
+    if sys.argv[1:]:
+        start(*sys.argv[1:])
     else:
         main()

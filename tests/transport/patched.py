@@ -15,8 +15,5 @@ import sys
 
 import pytest
 
-from anchor.transport import use_gevent
-
 if __name__ == "__main__":
-    use_gevent()
     sys.exit(pytest.main(sys.argv[1:]))

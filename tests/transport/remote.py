@@ -17,7 +17,7 @@ import sys
 import gevent
 
 from anchor.raft.configuration import Member
-from anchor.transport import LocalMember, Transport, use_gevent
+from anchor.transport import LocalMember, Transport
 from tests.transport.harness import CLUSTER, OPTIONS, FakeNode, incarnation_of
 
 
@@ -38,5 +38,4 @@ def main(member_id: str, port: int, *others: str) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    use_gevent()
     main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

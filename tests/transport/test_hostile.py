@@ -17,9 +17,17 @@ from anchor.raft.entry import Entry, EntryKind
 from anchor.raft.messages import RequestVote, TimeoutNow
 from anchor.transport import JoinRequest, TransportOptions, codec, raft_pb2
 from anchor.transport import channel as channels
-from anchor.transport.channel import CallFailed, Channel, Stream
+from anchor.transport.channel import Channel
 from anchor.transport.outbox import Outbox
-from tests.transport.harness import CLUSTER, FakeNode, append, incarnation_of, net_of
+from anchor.transport.rpc import CallFailed, Pump
+from tests.transport.harness import (
+    CLUSTER,
+    Answers,
+    FakeNode,
+    append,
+    incarnation_of,
+    net_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +41,20 @@ class Caller:
     """Somebody with a connection to b who sends whatever it likes."""
 
     def __init__(self, address: str) -> None:
-        self.channel = Channel(address, 64 << 20)
+        self.pump = Pump()
+        self.channel = Channel(address, 64 << 20, self.pump)
 
-    def open(self, path: str, *wires: bytes) -> tuple[Stream, Outbox[bytes]]:
+    def open(self, path: str, *wires: bytes) -> tuple[Answers, Outbox[bytes]]:
         """Open a stream that says this and stays open."""
         outbox: Outbox[bytes] = Outbox(1000, 1 << 30)
         for wire in wires:
             outbox.put(wire)
-        return self.channel.stream(path, iter(outbox.take, None)), outbox
+        return Answers(self.channel, path, outbox), outbox
+
+    def close(self) -> None:
+        """Hang up."""
+        self.channel.close()
+        self.pump.close()
 
     def status_of(self, path: str, *wires: bytes) -> grpc.StatusCode:
         """How a stream that says this ends."""
@@ -87,7 +101,7 @@ def scene(options: TransportOptions | None = None) -> Iterator[Scene]:
             yield it
         finally:
             for caller in [it.caller, *it.others]:
-                caller.channel.close()
+                caller.close()
 
 
 def headed(**wrong: object) -> bytes:

@@ -7,11 +7,9 @@ import logging
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import greenlet
 import pytest
-from gevent import monkey
 
 from anchor.raft.messages import RequestVote
 from anchor.transport import (
@@ -26,11 +24,6 @@ from anchor.transport import (
     Unreachable,
 )
 from tests.transport.harness import CLUSTER, FakeNode, append, incarnation_of, net_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from anchor.transport.peer import Peer
 
 
 def transport_at(address: str) -> Transport:
@@ -80,10 +73,7 @@ def test_stop_leaves_nothing_running(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record for record in caplog.records if record.name.startswith("grpc")]
     for node in net.nodes.values():
         node.until(lambda n=node: not n.transport._greenlets.running)  # type: ignore[misc]
-    for thread in threading.enumerate():
-        if thread.name.startswith("transport"):  # a worker of gRPC's server, told to end
-            thread.join(5)
-            assert not thread.is_alive()
+        node.until(lambda n=node: n.transport._parts.pump.threads == 0)  # type: ignore[misc]
 
 
 def test_stop_gives_calls_under_way_their_grace_and_no_more() -> None:
@@ -170,31 +160,6 @@ def test_a_healthy_idle_cluster_says_nothing(caplog: pytest.LogCaptureFixture) -
     )
 
 
-def test_changing_members_waits_for_no_channel_to_close() -> None:
-    """The node calls it in the middle of a Ready: a greenlet of the transport does the closing."""
-    with net_of("a", "b", "c") as net:
-        a = net.nodes["a"]
-        gone = [a.transport._peers[name] for name in "bc"]
-        let_go = threading.Event()
-        closed: list[str] = []
-        for peer in gone:
-
-            def close(peer: Peer = peer, really: Callable[[], None] = peer.close) -> None:
-                assert let_go.wait(10)
-                closed.append(peer.id)
-                really()
-
-            peer.close = close  # type: ignore[method-assign]
-        a.transport.set_members([])
-        assert closed == []
-        assert all(peer.link.is_closed for peer in gone)
-        let_go.set()
-        a.until(lambda: len(closed) == 2)
-        assert closed == ["b", "c"]
-        a.until(lambda: not any(n.startswith("peer") for n in a.transport._greenlets.running))
-
-
-@pytest.mark.skipif(not monkey.is_module_patched("socket"), reason="threads do not switch")
 def test_changing_members_never_switches_greenlets() -> None:
     """Nobody else runs while members go, come or move."""
     with net_of("a", "b", "c") as net:

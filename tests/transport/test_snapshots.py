@@ -28,8 +28,9 @@ from anchor.transport import (
     raft_pb2,
 )
 from anchor.transport import channel as channels
-from anchor.transport.channel import CallFailed, Channel
+from anchor.transport.channel import Channel
 from anchor.transport.codec import Malformed
+from anchor.transport.rpc import CallFailed, Pump
 from tests.transport.harness import CLUSTER, FakeNode, Net, incarnation_of, net_of
 
 if TYPE_CHECKING:
@@ -293,10 +294,12 @@ def test_a_hostile_snapshot_is_refused_and_never_reaches_the_core(
 ) -> None:
     """Chunks out of turn, too long, too many, or none that fit."""
     with scene() as (net, b, _receiver):
-        channel = Channel(net.members["b"].address, 8 << 20)
+        pump = Pump()
+        channel = Channel(net.members["b"].address, 8 << 20, pump)
         with pytest.raises(CallFailed) as failed:
             channel.upload(channels.INSTALL_SNAPSHOT, iter(wires)).result()
         channel.close()
+        pump.close()
         assert failed.value.status.name == status
         assert b.heard == []
 
@@ -311,7 +314,8 @@ def test_the_newest_transfer_wins() -> None:
             yield chunk(0, 0, b"123")
             hang.wait(10)
 
-        channel = Channel(net.members["b"].address, 8 << 20)
+        pump = Pump()
+        channel = Channel(net.members["b"].address, 8 << 20, pump)
         upload = channel.upload(channels.INSTALL_SNAPSHOT, hanging())
         sink_of(receiver, SnapshotPosition(0, 3))
         net.nodes["a"].transport.send_snapshot(MESSAGE, Source((b"whole",)))
@@ -320,6 +324,7 @@ def test_the_newest_transfer_wins() -> None:
             upload.result()
         hang.set()
         channel.close()
+        pump.close()
 
 
 def edited(**wrong: object) -> bytes:

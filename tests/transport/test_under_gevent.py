@@ -1,4 +1,4 @@
-"""The other tests of this directory once more, as a node runs: on gevent."""
+"""Whatever has a transport in it, run as a node runs: in a process that gevent has patched."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 from gevent import monkey
 
+from tests.transport.conftest import ON_GEVENT
+
 HERE = Path(__file__).parent
 RUNS_PATCHED = monkey.is_module_patched("socket")
+SLOW = "test_failures.py"
 
 
 @pytest.mark.skipif(RUNS_PATCHED, reason="this is the run on gevent")
 @pytest.mark.parametrize(
-    "names", [["failures"], ["exchange", "hostile", "lifecycle", "outbox", "snapshots"]]
+    "names", [[SLOW], [name for name in ON_GEVENT if name != SLOW]], ids=["failures", "others"]
 )
-def test_all_holds_on_gevent_too(names: list[str]) -> None:
-    """What holds on threads holds on greenlets."""
+def test_the_transport_holds_what_it_promises(names: list[str]) -> None:
+    """Its own tests pass, in a process of their own: see ``python -m tests.transport.patched``."""
     arguments = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    files = [HERE / f"test_{name}.py" for name in names]
     run = subprocess.run(
-        [sys.executable, "-m", "tests.transport.patched", *arguments, *files],
+        [sys.executable, "-m", "tests.transport.patched", *arguments, *(HERE / n for n in names)],
         cwd=HERE.parent.parent,
         capture_output=True,
         text=True,

@@ -165,11 +165,16 @@ class RpcServer:
         self._request_call()
         self.pump.start(self._serve)
 
+    def refuse_new(self) -> None:
+        """Listen no more; calls under way go on. Idempotent."""
+        if not self._stopping:
+            self._stopping = True
+            self.expect()
+            self._server.shutdown(self._queue, self._on_shut_down)
+
     def stop(self, grace_seconds: float) -> None:
-        """Refuse what is new, and wait so long for what is under way; then cut it off."""
-        self._stopping = True
-        self.expect()
-        self._server.shutdown(self._queue, self._on_shut_down)
+        """Refuse what is new, wait so long for what is under way, then cut it off. Idempotent."""
+        self.refuse_new()
         if not self._shut_down.wait(grace_seconds):
             self._server.cancel_all_calls()
             self._shut_down.wait(1.0)
