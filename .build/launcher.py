@@ -27,7 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import zipfile
     from collections.abc import Iterator, Mapping
+    from typing import IO
 
+PIECE_BYTES = 1 << 16
 BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id"
 
 
@@ -178,7 +180,8 @@ def unpack(archive: zipfile.ZipFile, target: str) -> None:
         path = os.path.join(target, entry.filename)
         if not is_intact(path, entry):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            write(path, archive.read(entry), entry.external_attr >> 16)
+            with archive.open(entry) as content:
+                write(path, content, entry.external_attr >> 16)
 
 
 def is_intact(path: str, entry: zipfile.ZipInfo) -> bool:
@@ -188,16 +191,24 @@ def is_intact(path: str, entry: zipfile.ZipInfo) -> bool:
     try:
         if os.stat(path).st_size != entry.file_size:
             return False
+        crc = 0
         with open(path, "rb") as file:
-            return zlib.crc32(file.read()) == entry.CRC
+            for piece in pieces(file):
+                crc = zlib.crc32(piece, crc)
     except OSError:
         return False
+    return crc == entry.CRC
 
 
-def write(path: str, content: bytes, mode: int) -> None:
+def pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """Read a file piece by piece: the largest would stay in this process's memory for good."""
+    return iter(lambda: file.read(PIECE_BYTES), b"")
+
+
+def write(path: str, content: IO[bytes], mode: int) -> None:
     """Write a file in one piece: a running program keeps the old one, never sees half."""
     beside = f"{path}.partial"
     with open(beside, "wb") as file:
-        file.write(content)
+        file.writelines(pieces(content))
     os.chmod(beside, mode & 0o777)
     os.replace(beside, path)

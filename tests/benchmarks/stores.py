@@ -22,6 +22,16 @@ _LUA_HEAD = """
 local counter = 0
 function init(args) math.randomseed(os.time() + tonumber(tostring({}):sub(8, 14), 16) % 100000) end
 """
+# Writes each key once, in order, and stops when all are answered.
+_LUA_FILL = f"""
+local answered = 0
+local function next_key() counter = counter + 1; return (counter - 1) % {KEYS} end
+function response()
+  answered = answered + 1
+  if answered == {KEYS} then wrk.thread:stop() end
+end
+"""
+_LUA_RANDOM_KEY = f"local function next_key() return math.random(0, {KEYS - 1}) end\n"
 
 
 class Store(Protocol):
@@ -42,7 +52,7 @@ class Store(Protocol):
         """The process of each node."""
 
     def script(self, kind: str) -> str:
-        """A wrk script: ``write``, ``read`` (linearizable), ``lease`` or ``stale``."""
+        """A wrk script: ``fill``, ``write``, ``read`` (linearizable), ``lease`` or ``stale``."""
 
 
 class Anchor:
@@ -72,17 +82,18 @@ class Anchor:
         return [node.process.pid for node in self._cluster.nodes if node.process]
 
     def script(self, kind: str) -> str:
-        """PUT or GET of a random key."""
-        if kind == "write":
+        """PUT or GET of a random key, or of each."""
+        head = _LUA_HEAD + (_LUA_FILL if kind == "fill" else _LUA_RANDOM_KEY)
+        if kind in {"fill", "write"}:
             return (
-                f'{_LUA_HEAD}\nfunction request()\n  return wrk.format("PUT", '
-                f'"/kv/key" .. math.random(0, {KEYS - 1}), nil, "{VALUE}")\nend\n'
+                f'{head}\nfunction request()\n  return wrk.format("PUT", '
+                f'"/kv/key" .. next_key(), nil, "{VALUE}")\nend\n'
             )
         consistency = {"read": "linearizable"}.get(kind, kind)
         return (
-            f'{_LUA_HEAD}\nlocal headers = {{["X-Consistency"] = "{consistency}"}}\n'
-            f'function request()\n  return wrk.format("GET", "/kv/key" .. '
-            f"math.random(0, {KEYS - 1}), headers)\nend\n"
+            f'{head}\nlocal headers = {{["X-Consistency"] = "{consistency}"}}\n'
+            "function request()\n"
+            '  return wrk.format("GET", "/kv/key" .. next_key(), headers)\nend\n'
         )
 
 
@@ -167,20 +178,20 @@ class Etcd:
 
     def script(self, kind: str) -> str:
         """Put or read a random key; etcd has no lease reads, and calls stale serializable."""
-        encode = _LUA_BASE64
-        if kind == "write":
+        head = _LUA_HEAD + (_LUA_FILL if kind == "fill" else _LUA_RANDOM_KEY) + _LUA_BASE64
+        if kind in {"fill", "write"}:
             value = base64.b64encode(VALUE.encode()).decode()
             return (
-                f"{_LUA_HEAD}{encode}\nfunction request()\n"
+                f"{head}\nfunction request()\n"
                 f'  return wrk.format("POST", "/v3/kv/put", nil, \'{{"key":"\' .. '
-                f"b64(string.format('key%06d', math.random(0, {KEYS - 1}))) .. "
+                f"b64(string.format('key%06d', next_key())) .. "
                 f'\'","value":"{value}"}}\')\nend\n'
             )
         serializable = "true" if kind == "stale" else "false"
         return (
-            f"{_LUA_HEAD}{encode}\nfunction request()\n"
+            f"{head}\nfunction request()\n"
             f'  return wrk.format("POST", "/v3/kv/range", nil, \'{{"key":"\' .. '
-            f"b64(string.format('key%06d', math.random(0, {KEYS - 1}))) .. "
+            f"b64(string.format('key%06d', next_key())) .. "
             f'\'","serializable":{serializable}}}\')\nend\n'
         )
 
