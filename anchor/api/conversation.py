@@ -98,7 +98,7 @@ class Conversations:
             _log.error("a connection failed unexpectedly: %r", error, exc_info=error)
         finally:
             self.connections.discard(connection)
-            client.close()
+            connection.close()
 
     def _converse(self, listener: socket.socket, connection: Connection) -> None:
         buffer: bytes | None = b""
@@ -120,7 +120,7 @@ class Conversations:
         if not buffer:
             connection.serving = False
             connection.deadline = self.connections.now + self._limits.idle_timeout
-            buffer = connection.recv(RECEIVE_BYTES)
+            buffer = connection.recv_next(RECEIVE_BYTES)
             if not buffer:
                 return None
             connection.serving = True

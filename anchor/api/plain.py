@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
 from typing import NamedTuple
 
 from anchor.api.keys import HOST
@@ -18,6 +19,7 @@ from anchor.api.keys import HOST
 MAX_LINE_BYTES = 16 << 10  # a key of 4 KiB, each byte escaped, and some
 MAX_FIELDS = 64
 MAX_HEAD_BYTES = 32 << 10
+_REMEMBERED_BYTES = 512
 
 _LINE = re.compile(rb"([A-Z]{3,6}+) (/kv/[!-~]*+) HTTP/1\.1\r\n")
 # RFC 9110 §5.6.2 and §5.5: a token, and what is visible, blank or beyond ASCII. No line begins
@@ -70,6 +72,14 @@ class Plain(NamedTuple):
     close: bool
 
 
+class _Meaning(NamedTuple):
+    """What the fields of a plain head mean together."""
+
+    consistency: bytes | None
+    length: bytes | None
+    close: bool
+
+
 def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
     """Read the head of a request; None if it is not plain, IncompleteError if there is more."""
     line = _LINE.match(buffer)
@@ -77,24 +87,44 @@ def recognise(buffer: bytes, max_body_bytes: int) -> Plain | None:
         if len(buffer) < MAX_LINE_BYTES and _BEGINNING.fullmatch(buffer):
             raise IncompleteError
         return None
-    head = _FIELDS.match(buffer, line.end())
-    if head is None:
-        if len(buffer) < MAX_HEAD_BYTES and b"\r\n\r\n" not in buffer and b"\n\n" not in buffer:
-            raise IncompleteError
-        return None
+    begin = line.end()
+    head_bytes = buffer.find(b"\r\n\r\n", begin - 2) + 4
+    if head_bytes < 4 and _may_go_on(buffer, begin):
+        raise IncompleteError
     method, target = line.groups()
-    head_bytes = head.end()
-    if method not in _METHODS or line.end() > MAX_LINE_BYTES or head_bytes > MAX_HEAD_BYTES:
+    if method not in _METHODS or begin > MAX_LINE_BYTES or not 4 <= head_bytes <= MAX_HEAD_BYTES:
         return None
-    fields = _fields(buffer[line.end() : head_bytes - 4])
+    fields = buffer[begin:head_bytes]
+    meaning = _remembered_meaning(fields) if len(fields) <= _REMEMBERED_BYTES else _meaning(fields)
+    if meaning is None:
+        return None
+    length = _body_bytes(meaning.length, method)
+    if length > max_body_bytes:
+        return None
+    return Plain(method, target, meaning.consistency, length, head_bytes, meaning.close)
+
+
+def _may_go_on(buffer: bytes, begin: int) -> bool:
+    """Whether what there is of the fields may be the beginning of plain ones."""
+    return len(buffer) < MAX_HEAD_BYTES and b"\n\n" not in buffer[begin - 1 :]
+
+
+def _meaning(block: bytes) -> _Meaning | None:
+    """Read all fields, each with its line's end, and the empty line; None if not plain."""
+    if not _FIELDS.fullmatch(block):
+        return None
+    fields = _fields(block[:-4])
     if fields is None:
         return None
-    length = _body_bytes(fields.get(_LENGTH), method)
     close = _CLOSES.get(fields.get(_CONNECTION, b"keep-alive").lower())
     host = fields.get(_HOST)
-    if length > max_body_bytes or close is None or host is None or not HOST.fullmatch(host):
+    if close is None or host is None or not HOST.fullmatch(host):
         return None
-    return Plain(method, target, fields.get(_CONSISTENCY), length, head_bytes, close)
+    return _Meaning(fields.get(_CONSISTENCY), fields.get(_LENGTH), close)
+
+
+# A client sends the same fields with each request: most need not be read again.
+_remembered_meaning = lru_cache(maxsize=1024)(_meaning)
 
 
 def _fields(lines: bytes) -> dict[int, bytes] | None:
