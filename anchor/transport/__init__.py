@@ -19,7 +19,8 @@ In order
 5. ``send(messages)`` for what a Ready says to send. It never blocks and promises nothing: what
    cannot be delivered is dropped, the core copes.
 6. ``stop(grace_seconds)`` refuses what is new, ends streams and channels, and returns within the
-   grace. After it nothing is called any more.
+   grace, or a little later if something clings to life. After it nothing is called any more. A
+   transport that was made wants it, also when ``start`` failed.
 
 What comes back, through :class:`TransportHandler`
 ==================================================

@@ -95,7 +95,7 @@ class Stream(Generic[T]):
             return
         try:
             self._on_message(wire)
-        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001 - raised where it is waited for
             self._end.set_exception(error)
             self._call.cancel()
 
@@ -119,15 +119,19 @@ class Upload:
         self._requests = requests
         self._answer: bytes | None = None
         self._end: AsyncResult[CallFailed | None] = AsyncResult()
-        self._call = ClientCall(connection, path, self._hear, self._end.set)
+        self._cancelled = False
+        self._call = ClientCall(connection, path, self._hear, self._ended)
         self._pump = connection.pump
         self._sent = Event()
         self._sender = gevent.spawn(self._send_all)
 
     def result(self) -> bytes:
         """Wait for the answer; raises CallFailed, or what making the messages raised."""
-        failure = self._end.get()
-        self._sender.kill(block=False)  # it may still wait for something to send
+        try:
+            failure = self._end.get()
+        finally:
+            self._sender.kill(block=False)  # it may still wait for something to send
+            self._call.cancel()
         if failure is not None:
             raise failure
         if self._answer is None:
@@ -136,15 +140,26 @@ class Upload:
 
     def cancel(self) -> None:
         """End it now. Idempotent."""
+        self._cancelled = True
         self._call.cancel()
 
     def _send_all(self) -> None:
-        for wire in self._requests:
-            self._sent.clear()
-            if not self._call.start_send(wire, self._on_sent):
-                return
-            self._sent.wait()
-        self._call.close_sending()
+        try:
+            for wire in self._requests:
+                self._sent.clear()
+                # The C core may take a message of a call that is being cancelled: not worth making.
+                if self._cancelled or not self._call.start_send(wire, self._on_sent):
+                    return
+                self._sent.wait()
+        except Exception as error:  # noqa: BLE001 - raised again where the answer is waited for
+            self._end.set_exception(error)
+            self._call.cancel()
+        else:
+            self._call.close_sending()
+
+    def _ended(self, failure: CallFailed | None) -> None:
+        if not self._end.ready():
+            self._end.set(failure)
 
     def _on_sent(self, _event: object) -> None:
         """In a native thread."""

@@ -87,7 +87,7 @@ class InboundStream(Generic[R]):
             self.end(malformed(error))
         except Rejection as rejection:
             self.end(rejection)
-        except Exception:
+        except (Exception, gevent.Timeout):
             _LOGGER.exception("failed to handle a message of %r", self.sender)
             self.end(Rejection(grpc.StatusCode.INTERNAL, "internal", "internal error"))
 
@@ -120,6 +120,7 @@ class InboundStream(Generic[R]):
         """End the call, with a status if there is something to say. Idempotent."""
         if not self._ended:
             self.rejection = rejection
+            self._call.is_ending()
             self.outbox.close(discard=True)
             self._end()
 

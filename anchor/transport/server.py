@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import gevent
 import grpc
 
 from anchor.raft.errors import InvalidMessage
@@ -114,6 +115,8 @@ class Server:
             stream.end(
                 Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, "silent", "said nothing in time")
             )
+        if self._server is not None:
+            self._server.check(now, self._options.first_message_timeout_ms / 1000)
 
     # --- what the node sends as answers --------------------------------------------------------
 
@@ -278,7 +281,9 @@ class Server:
 
     def _serve_unary(self, behaviour: Unary, call: ServerCall) -> None:
         wire = next(call.messages(), None)
-        if wire is not None:  # else the caller is gone, or said more than we read
+        if wire is None:
+            call.finish(grpc.StatusCode.INVALID_ARGUMENT, "a call without a message")
+        else:
             self._guarded(partial(behaviour, wire), call)
 
     def _guarded(self, behaviour: Callable[[ServerCall], bytes], call: ServerCall) -> None:
@@ -289,7 +294,7 @@ class Server:
             rejection = error
         except (Malformed, InvalidMessage) as error:
             rejection = malformed(error)
-        except Exception:
+        except (Exception, gevent.Timeout):
             _LOGGER.exception("failed to answer a call")
             rejection = Rejection(grpc.StatusCode.INTERNAL, "", "internal error")
         else:

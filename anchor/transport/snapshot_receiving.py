@@ -161,6 +161,8 @@ class SnapshotReceiving:
                 raise Malformed(f"file {position.file} is longer than its manifest says")
             sink.write(position, content)
             position = manifest.settled(SnapshotPosition(position.file, end))
+        if transfer.replaced or self._closed:  # whose end looks like a good one
+            raise Rejection(grpc.StatusCode.ABORTED, "replaced", "it was cut off")
         return position
 
     def _judgement(self, message: InstallSnapshot) -> InstallSnapshotResponse:

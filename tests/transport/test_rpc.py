@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,14 +15,23 @@ import grpc
 import pytest
 from gevent.event import Event
 
-from anchor.transport.channel import Channel
+from anchor.transport import channel as channels
+from anchor.transport.channel import Channel, Stream
 from anchor.transport.outbox import Outbox
-from anchor.transport.rpc import CallFailed, Method, Pump, RpcServer, Sending, ServerCall
+from anchor.transport.rpc import (
+    CallFailed,
+    ClientCall,
+    Method,
+    Pump,
+    RpcServer,
+    Sending,
+    ServerCall,
+)
 from tests.transport.grpcio import FAIL, MANY, ONE
-from tests.transport.harness import Answers
+from tests.transport.harness import Answers, net_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GRPCIO = [sys.executable, "-m", "tests.transport.grpcio"]
 LIMIT = 4 << 20
@@ -77,7 +88,7 @@ def echo_methods(pump: Pump) -> dict[str, Method]:
             return
 
     def many(call: ServerCall) -> None:
-        outbox: Outbox[bytes] = Outbox(100, 1 << 20)
+        outbox: Outbox[bytes] = Outbox(20_000, 1 << 30)
         Sending(call, outbox, bytes, call.finish, pump)
         for wire in call.messages():
             outbox.put(b"many " + wire)
@@ -154,10 +165,7 @@ def test_messages_of_a_stream_stay_in_order_however_fast_they_come() -> None:
             if number % 100 == 0:
                 gevent.sleep(0)
         outbox.close()
-        # The echo keeps the last hundred only while its client reads too slowly, which it is told.
-        heard = [int(answer.split()[1]) for answer in answers]
-        assert heard == sorted(set(heard))
-        assert heard[-1] == 9_999
+        assert [int(answer.split()[1]) for answer in answers] == list(range(10_000))
 
 
 def test_more_calls_than_are_allowed_are_refused() -> None:
@@ -194,32 +202,163 @@ def test_a_closed_channel_ends_its_calls_and_takes_no_more() -> None:
 
 
 def test_a_server_that_stops_cuts_off_what_outlasts_its_grace() -> None:
-    """An open stream ends, the port is free, and no native thread is left."""
+    """An open stream ends, what waits for its messages is ended, and the port is free."""
     with our_server() as (address, server), channel_to(address) as channel:
         answers, _ = stream_of(channel, b"a")
         assert next(answers) == b"many a"
+        (greenlet,) = server._waiting.greenlets
         server.stop(0.05)
         with pytest.raises(CallFailed) as failed:
             next(answers)
         assert failed.value.is_breakdown
+        assert greenlet.dead
+        host, _, port = address.rpartition(":")
+        socket.create_server((host, int(port))).close()
 
 
 def test_calls_leave_nothing_behind() -> None:
-    """A thousand calls and a hundred streams later nothing of them is alive."""
+    """A thousand calls and a hundred streams later none is alive; calls are not even garbage."""
     with our_server() as (address, server), channel_to(address) as channel:
-        for number in range(1_000):
-            assert channel.call(ONE, b"%d" % number, 5)
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(1_000):
+                assert channel.call(ONE, b"%d" % number, 5)
+            eventually(lambda: not server._calls and not server._waiting.greenlets)
+            assert len(calls_alive()) <= 1
+        finally:
+            gc.enable()
         for _ in range(100):
             answers, outbox = stream_of(channel, b"a")
             outbox.close()
             assert list(answers) == [b"many a"]
-        gone = Event()
-        gevent.spawn_later(0, gone.set)
-        gone.wait()
+        eventually(lambda: not server._calls and not server._waiting.greenlets)
         gc.collect()
-        alive = [o for o in gc.get_objects() if isinstance(o, ServerCall)]
-        assert len(alive) <= 1
-        assert server._due <= 2  # the next call's request; the end of the last one
+        assert len(calls_alive()) <= 2
+        eventually(lambda: server._due == 1)  # the next call's request
+
+
+def calls_alive() -> list[object]:
+    """All calls there are, of ours and of others."""
+    return [o for o in gc.get_objects() if isinstance(o, ServerCall | ClientCall)]
+
+
+def eventually(what: Callable[[], object]) -> None:
+    """Wait for something that nobody announces."""
+    with gevent.Timeout(5):
+        while not what():
+            gevent.sleep(0.005)
+
+
+def silent_call(channel: Channel, path: str) -> tuple[Outbox[bytes], Answers]:
+    """A call that says nothing for now."""
+    outbox: Outbox[bytes] = Outbox(10, 1 << 20)
+    return outbox, Answers(channel, path, outbox)
+
+
+def status_of(answers: Answers) -> grpc.StatusCode:
+    """How it ends."""
+    with pytest.raises(CallFailed) as failed:
+        list(answers)
+    return failed.value.status
+
+
+@pytest.mark.parametrize("path", [ONE, MANY])
+def test_a_call_that_says_nothing_holds_its_place_for_a_while_only(path: str) -> None:
+    """It is ended with a status, and its place is free."""
+    with our_server() as (address, server), channel_to(address) as channel:
+        _, answers = silent_call(channel, path)
+        eventually(lambda: server._calls)
+        now = time.monotonic()
+        server.check(now, first_message_seconds=60)
+        assert len(server._calls) == 1
+        server.check(now + 61, first_message_seconds=60)
+        assert status_of(answers) is grpc.StatusCode.DEADLINE_EXCEEDED
+        eventually(lambda: not server._calls)
+
+
+def test_silent_calls_make_room_for_who_speaks() -> None:
+    """The oldest is let go; whoever has something to say is served all the time."""
+    with our_server(max_calls=8) as (address, server), channel_to(address) as channel:
+        silent = [silent_call(channel, MANY) for _ in range(7)]
+        assert channel.call(ONE, b"x", 5) == b"one x"
+        assert status_of(silent[0][1]) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        eventually(lambda: len(server._calls) <= 2)
+
+
+def test_a_call_without_a_message_is_refused() -> None:
+    """Half-closed at once: INVALID_ARGUMENT, not silence."""
+    with net_of("b") as net, channel_to(net.members["b"].address) as channel:
+        outbox, answers = silent_call(channel, channels.IDENTIFY)
+        outbox.close()
+        assert status_of(answers) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_client_that_does_not_read_cannot_keep_a_call_open() -> None:
+    """Told to end while its answers are stuck, it is cut off."""
+    pump = Pump()
+    calls: list[ServerCall] = []
+    outbox: Outbox[bytes] = Outbox(1000, 1 << 30)
+
+    def flood(call: ServerCall) -> None:
+        calls.append(call)
+        Sending(call, outbox, bytes, call.finish, pump)
+        for _ in range(100):
+            outbox.put(b"x" * 1_000_000)
+
+    server = RpcServer({MANY: Method(flood)}, [], 10, pump)
+    port = server.listen("127.0.0.1:0")
+    server.start()
+    reading = Event()
+    with channel_to(f"127.0.0.1:{port}") as channel:
+
+        def read_late(_: bytes) -> None:
+            reading.wait()
+
+        stream: Stream[bytes] = channel.stream(MANY, Outbox(1, 1), bytes, read_late)
+        eventually(lambda: calls and len(outbox) < 100)
+        calls[0].is_ending()
+        outbox.close(discard=True)
+        server.check(time.monotonic() + 1, first_message_seconds=60)
+        assert len(server._calls) == 1
+        server.check(time.monotonic() + 60, first_message_seconds=600)
+        eventually(lambda: not server._calls)
+        reading.set()
+        with pytest.raises(CallFailed):
+            stream.wait()
+    server.stop(0.0)
+    pump.close()
+
+
+def test_a_thread_that_cannot_be_had_fails_the_call_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit of the system is a CallFailed; the next call gets through."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with our_server() as (address, _), channel_to(address) as channel:
+        with monkeypatch.context() as patch:
+            patch.setattr("anchor.transport.rpc.pump.start_thread", refuse)
+            with pytest.raises(CallFailed, match="thread"):
+                channel.call(ONE, b"x", 5)
+            with pytest.raises(CallFailed, match="thread"):
+                silent_call(channel, MANY)
+        assert channel.call(ONE, b"x", 5) == b"one x"
+
+
+def test_an_upload_whose_messages_cannot_be_made_fails_with_that() -> None:
+    """Whatever making them raised reaches who waits for the answer, and the call ends."""
+
+    def failing() -> Iterator[bytes]:
+        yield b"x"
+        raise OSError("the disk is gone")
+
+    with our_server() as (address, server), channel_to(address) as channel:
+        with pytest.raises(OSError, match="the disk is gone"):
+            channel.upload(MANY, failing()).result()
+        eventually(lambda: not server._calls)
 
 
 def test_what_fails_on_the_hub_does_not_stop_the_pump(caplog: pytest.LogCaptureFixture) -> None:
@@ -230,7 +369,11 @@ def test_what_fails_on_the_hub_does_not_stop_the_pump(caplog: pytest.LogCaptureF
     def fail(_: object) -> None:
         raise RuntimeError("for the test")
 
+    def time_out(_: object) -> None:
+        raise gevent.Timeout(1)
+
     pump.post(fail)
+    pump.post(time_out)
     pump.post(lambda _: ran.set())
     assert ran.wait(5)
     pump.close()

@@ -12,10 +12,10 @@ How it works
 ============
 
 The C core reports what happened through *completion queues*, each of which a native thread reads
-with the GIL released: one thread for the server, one for each call of ours. A thread touches
-nothing but its own call's counters; all else it *posts* to the :class:`~.pump.Pump`, whose greenlet
-on the hub runs what was posted, in order. So everything outside this package runs on the hub, in
-greenlets, and needs no locks.
+with the GIL released: one thread for the server, one for each call of ours. A thread counts what is
+under way, and notes that a message was sent (:mod:`.sending` says why that is safe); all else it
+*posts* to the :class:`~.pump.Pump`, whose greenlet on the hub runs what was posted, in order. So
+everything outside this package runs on the hub, in greenlets, and needs no locks.
 
 Starting an operation (send, receive, cancel) never waits: the hub does it itself.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from anchor.transport.rpc.failures import CallFailed, closed
 from anchor.transport.rpc.native import NO_FLAGS, core, new_lock
 
@@ -72,7 +74,7 @@ class ClientCall:
             ),
         )
         self._receive()
-        self._pump.start(self._listen)
+        _start(self._pump, self._listen, self._call)
 
     def start_send(self, wire: bytes, sent: Callable[[Any], None]) -> bool:
         """Begin to send a message; ``sent`` is called in the native thread."""
@@ -161,7 +163,16 @@ def ask(
         event = call.next_event()
         event.tag(event)
 
-    connection.pump.start(listen)
+    _start(connection.pump, listen, call)
+
+
+def _start(pump: Pump, listen: Callable[[], None], call: Any) -> None:  # noqa: ANN401 - the C core has no types
+    """Start the thread of a call, or give the call up."""
+    try:
+        pump.start(listen)
+    except RuntimeError as error:
+        call.cancel(core.StatusCode.cancelled, "there is nobody to hear its answer")
+        raise CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from None
 
 
 def _failure(operations: Sequence[Any]) -> CallFailed | None:

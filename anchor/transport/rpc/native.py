@@ -4,12 +4,12 @@ gevent patches ``threading`` in place, and the C core's extension module takes i
 there for each channel. That lock is held by native threads while they report an event: were it one
 of gevent's, they would each get a hub of their own to wait in. So the module is shown the native
 lock instead. It is only ever held, never waited on: that is for grpcio's integrated calls, which
-are not used here.
+are not used here, and no longer work in this process.
 """
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import threading
 from typing import Any
 
 from gevent.monkey import get_original
@@ -35,13 +35,21 @@ class _HeldLock:
         """Nobody waits."""
 
 
+class _Threading:
+    """``threading`` as the C core's module shall see it."""
+
+    Condition = _HeldLock
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else the module has
+        return getattr(threading, name)
+
+    @staticmethod
+    def current_thread() -> None:
+        """It asks whether it is in the main thread, to look for signals there: never."""
+
+
 core: Any = cygrpc
-core.threading = SimpleNamespace(
-    Condition=_HeldLock,
-    # It asks whether it is in the main thread, to look for signals there: never.
-    current_thread=lambda: None,
-    main_thread=lambda: False,
-)
+core.threading = _Threading()
 NO_FLAGS = 0
 
 __all__ = ["NO_FLAGS", "core", "new_lock", "start_thread"]

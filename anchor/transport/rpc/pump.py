@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent import get_hub, getcurrent
+from gevent import GreenletExit, get_hub, getcurrent
 
 from anchor.transport.rpc.native import start_thread
 
@@ -30,6 +30,7 @@ class Pump:
         self._posted: deque[tuple[Callable[[Any], object], Any]] = deque()
         self._threads = 0
         self._closed = False
+        self._ended = False
         self._parked: greenlet | None = None
         self._watcher = get_hub().loop.async_()
         self._watcher.start(self._on_posted)
@@ -38,12 +39,16 @@ class Pump:
     def post(self, what: Callable[[Any], object], argument: object = None) -> None:
         """Have ``what(argument)`` called on the hub. From any thread; returns at once."""
         self._posted.append((what, argument))
-        self._watcher.send()
+        if not self._ended:
+            self._watcher.send()
 
     def start(self, loop: Callable[[], None]) -> None:
-        """Run a loop in a native thread of its own. On the hub."""
-        self._threads += 1
+        """Run a loop in a native thread of its own. On the hub.
+
+        Raises RuntimeError if the system will not have another thread.
+        """
         start_thread(self._whole_life, (loop,))
+        self._threads += 1
 
     @property
     def threads(self) -> int:
@@ -68,7 +73,8 @@ class Pump:
             get_hub().loop.run_callback(self._end_if_idle, None)
 
     def _end_if_idle(self, _: object) -> None:
-        if self._threads == 0 and not self._greenlet.dead:
+        if self._threads == 0 and not self._ended:
+            self._ended = True
             self._watcher.stop()
             self._watcher.close()
             self._greenlet.kill(block=False)
@@ -85,7 +91,10 @@ class Pump:
                 what, argument = posted.popleft()
                 try:
                     what(argument)
-                except Exception:  # the next one has nothing to do with it
+                except GreenletExit:
+                    if self._ended:
+                        raise
+                except BaseException:  # the next one has nothing to do with it
                     _LOGGER.exception("failed to handle an event of gRPC")
             self._parked = getcurrent()
             try:

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import gevent
 import grpc
 from gevent.event import AsyncResult, Event
+from gevent.pool import Group
 
+from anchor.transport.rpc.failures import STOPPING
 from anchor.transport.rpc.native import NO_FLAGS, core, new_lock
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _NO_METADATA: tuple[()] = ()
 _NEVER = 1e15  # seconds: a deadline beyond this is none
 _OK = grpc.StatusCode.OK
+_PATIENCE_SECONDS = 1.0  # with what was cut off
+_LONGEST_END_SECONDS = 5.0  # from our verdict until the caller has read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class ServerCall:
         self._call = call
         self._deadline = deadline
         self._greeted = False
+        self._on_message: Callable[[bytes | None], None] = _ignore
+        self.since = time.monotonic()
+        self.heard = False  # it has said something
+        self.ending_since: float | None = None
         self.finished = False  # our status is on its way
         self.gone = False  # the caller cancelled, or its connection broke
         self.on_gone: Callable[[], None] = _nothing
@@ -57,12 +64,12 @@ class ServerCall:
     # ----------------------------------------------------------------- hearing
 
     def receive(self, on_message: Callable[[bytes | None], None]) -> None:
-        """Ask for the next message; ``on_message`` gets it on the hub, None when none will come."""
+        """Ask for the next message; ``on_message`` gets it on the hub, None when none will come.
 
-        def received(event: Any) -> None:  # noqa: ANN401 - the C core has no types
-            self._pump.post(on_message, event.batch_operations[0].message())
-
-        if not self._start((core.ReceiveMessageOperation(NO_FLAGS),), received):
+        A caller that is gone has nothing more to say either: see ``gone``.
+        """
+        self._on_message = on_message
+        if not self._start((core.ReceiveMessageOperation(NO_FLAGS),), self._received):
             self._pump.post(on_message, None)
 
     def messages(self) -> Iterator[bytes]:
@@ -93,6 +100,11 @@ class ServerCall:
         """Tell the caller that the call is being served, before there is anything to send."""
         self._start(self._greeting(), _ignore)
 
+    def is_ending(self) -> None:
+        """Note that it shall be over soon: a caller that does not read cannot keep it open."""
+        if self.ending_since is None:
+            self.ending_since = time.monotonic()
+
     def cancel(self) -> None:
         """End it now, whatever is under way."""
         self._call.cancel(core.StatusCode.cancelled, "cancelled")
@@ -103,6 +115,7 @@ class ServerCall:
         end = core.SendStatusFromServerOperation(
             _NO_METADATA, status.value[0], detail.encode("utf-8", "replace"), NO_FLAGS
         )
+        self.is_ending()
         self._start((*self._greeting(), *before, end), _ignore)
         self.finished = True
 
@@ -115,9 +128,15 @@ class ServerCall:
     def _start(self, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:
         if self.finished or self.gone or not operations:
             return False
-        self._server.expect()
-        self._call.start_server_batch(operations, tag)
-        return True
+        return self._server.begin(self._call, operations, tag)
+
+    def _received(self, event: Any) -> None:  # noqa: ANN401 - the C core has no types
+        """In the native thread."""
+        self._pump.post(self._hear, event.batch_operations[0].message())
+
+    def _hear(self, message: bytes | None) -> None:
+        self.heard = True
+        self._on_message(message)
 
     def _closed(self, event: Any) -> None:  # noqa: ANN401 - the C core has no types
         """In the native thread."""
@@ -126,7 +145,8 @@ class ServerCall:
     def _close(self, cancelled: object) -> None:
         self.gone = bool(cancelled)
         self._server.ended(self)
-        self.on_gone()
+        on_gone, self.on_gone = self.on_gone, _nothing
+        on_gone()
 
 
 class RpcServer:
@@ -146,6 +166,7 @@ class RpcServer:
         self._lock = new_lock()  # of _due, which the hub raises and the thread lowers
         self._due = 0
         self._stopping = False
+        self._waiting = Group()  # the greenlets of methods that wait
         self._shut_down = Event()
         self._ended = Event()
         self._queue = core.CompletionQueue()
@@ -177,9 +198,30 @@ class RpcServer:
         self.refuse_new()
         if not self._shut_down.wait(grace_seconds):
             self._server.cancel_all_calls()
-            self._shut_down.wait(1.0)
-        self._end_if_idle(None)
-        self._ended.wait(1.0)
+            self._shut_down.wait(_PATIENCE_SECONDS)
+        self._waiting.kill(timeout=_PATIENCE_SECONDS)
+        self.pump.post(self._end_if_idle)
+        self._ended.wait(_PATIENCE_SECONDS)
+
+    def check(self, now: float, first_message_seconds: float) -> None:
+        """End calls that say nothing, and those whose callers do not read how they ended."""
+        for call in list(self._calls):
+            if call.ending_since is not None:
+                if now - call.ending_since > _LONGEST_END_SECONDS:
+                    call.cancel()
+            elif not call.heard and now - call.since > first_message_seconds:
+                call.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "said nothing in time")
+
+    def begin(self, call: Any, operations: tuple[Any, ...], tag: Callable[[Any], None]) -> bool:  # noqa: ANN401 - the C core has no types
+        """Start these operations of a call; False if it is over."""
+        if self._ended.is_set():
+            return False
+        self.expect()
+        if call.start_server_batch(operations, tag):  # an error of the C core
+            with self._lock:
+                self._due -= 1
+            return False
+        return True
 
     def expect(self) -> None:
         """One more operation is under way."""
@@ -227,16 +269,27 @@ class RpcServer:
             self._request_call()
         call = ServerCall(self, raw_call, deadline)
         method = self._methods.get(path)
-        if method is None:
+        if self._stopping:
+            call.finish(grpc.StatusCode.UNAVAILABLE, STOPPING)
+        elif method is None:
             call.finish(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         elif len(self._calls) >= self._max_calls:
             call.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once")
         else:
             self._calls.add(call)
+            self._make_room()
             if method.waits:
-                gevent.spawn(method.serve, call)
+                self._waiting.spawn(method.serve, call)
             else:
                 method.serve(call)
+
+    def _make_room(self) -> None:
+        """Let the oldest silent call go when there are many: who calls has something to say."""
+        silent = [call for call in self._calls if not call.heard and call.ending_since is None]
+        if len(silent) > max(2, self._max_calls // 4):
+            min(silent, key=lambda call: call.since).finish(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls that say nothing"
+            )
 
     def _end_if_idle(self, _: object) -> None:
         if self._due == 0 and self._shut_down.is_set() and not self._ended.is_set():
