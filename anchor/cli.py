@@ -74,6 +74,8 @@ def run_node(plan: RunNode) -> int:
     settings = plan.settings
     # gRPC's C core logs by itself, in its own format, straight to stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # And it would prepare for life in the child of a fork, which is none of ours.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     logs.configure(settings.node_id, settings.log_level, settings.log_format)
     startup.check_clock()
     startup.check_directory(settings.directory)

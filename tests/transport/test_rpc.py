@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import gevent
 import grpc
 import pytest
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from anchor.transport import channel as channels
-from anchor.transport.channel import Channel, Stream
+from anchor.transport.channel import Channel
 from anchor.transport.outbox import Outbox
 from anchor.transport.rpc import (
     CallFailed,
     ClientCall,
+    Connection,
     Method,
     Pump,
     RpcServer,
@@ -278,12 +279,22 @@ def test_a_call_that_says_nothing_holds_its_place_for_a_while_only(path: str) ->
 
 
 def test_silent_calls_make_room_for_who_speaks() -> None:
-    """The oldest is let go; whoever has something to say is served all the time."""
+    """The oldest are let go when others come; those that may be about to speak are not."""
     with our_server(max_calls=8) as (address, server), channel_to(address) as channel:
-        silent = [silent_call(channel, MANY) for _ in range(7)]
+        ends = [gevent.spawn(status_of, silent_call(channel, MANY)[1]) for _ in range(6)]
+        eventually(lambda: len(server._calls) == 6)
         assert channel.call(ONE, b"x", 5) == b"one x"
-        assert status_of(silent[0][1]) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        eventually(lambda: len(server._calls) <= 2)
+        eventually(lambda: len(server._calls) == 6)
+        for call in server._calls:
+            call.since -= 60
+        for _ in range(5):
+            assert channel.call(ONE, b"x", 5) == b"one x"
+        eventually(lambda: len(server._calls) == 1)
+        gevent.wait(ends, count=5)
+        assert [end.value for end in ends].count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 5
+        assert channel.call(ONE, b"x", 5) == b"one x"
+        eventually(lambda: len(server._calls) == 1)
+    gevent.wait(ends)
 
 
 def test_a_call_without_a_message_is_refused() -> None:
@@ -296,7 +307,7 @@ def test_a_call_without_a_message_is_refused() -> None:
 
 def test_a_client_that_does_not_read_cannot_keep_a_call_open() -> None:
     """Told to end while its answers are stuck, it is cut off."""
-    pump = Pump()
+    pump, client_pump = Pump(), Pump()
     calls: list[ServerCall] = []
     outbox: Outbox[bytes] = Outbox(1000, 1 << 30)
 
@@ -309,25 +320,30 @@ def test_a_client_that_does_not_read_cannot_keep_a_call_open() -> None:
     server = RpcServer({MANY: Method(flood)}, [], 10, pump)
     port = server.listen("127.0.0.1:0")
     server.start()
+    # With a window that does not grow, no whole message fits into what was not asked for.
+    connection = Connection(f"127.0.0.1:{port}", [("grpc.http2.bdp_probe", 0)], client_pump)
     reading = Event()
-    with channel_to(f"127.0.0.1:{port}") as channel:
+    ended: AsyncResult[CallFailed | None] = AsyncResult()
 
-        def read_late(_: bytes) -> None:
-            reading.wait()
+    def read_late(_: bytes) -> None:
+        reading.wait()
 
-        stream: Stream[bytes] = channel.stream(MANY, Outbox(1, 1), bytes, read_late)
-        eventually(lambda: calls and len(outbox) < 100)
-        calls[0].is_ending()
-        outbox.close(discard=True)
-        server.check(time.monotonic() + 1, first_message_seconds=60)
-        assert len(server._calls) == 1
-        server.check(time.monotonic() + 60, first_message_seconds=600)
-        eventually(lambda: not server._calls)
-        reading.set()
-        with pytest.raises(CallFailed):
-            stream.wait()
+    ClientCall(connection, MANY, read_late, ended.set)
+    eventually(lambda: calls and len(outbox) <= 97)  # two are read, the third is under way
+    outbox.close(discard=True)
+    calls[0].is_ending()
+    server.check(time.monotonic() + 1, first_message_seconds=60)
+    assert len(server._calls) == 1
+    server.check(time.monotonic() + 60, first_message_seconds=600)
+    eventually(lambda: not server._calls)
+    assert calls[0].gone
+    reading.set()
+    failure = ended.get(timeout=5)
+    assert failure is not None
+    connection.close()
     server.stop(0.0)
     pump.close()
+    client_pump.close()
 
 
 def test_a_thread_that_cannot_be_had_fails_the_call_and_no_more(

@@ -23,6 +23,7 @@ _NEVER = 1e15  # seconds: a deadline beyond this is none
 _OK = grpc.StatusCode.OK
 _PATIENCE_SECONDS = 1.0  # with what was cut off
 _LONGEST_END_SECONDS = 5.0  # from our verdict until the caller has read it
+_FAIR_SECONDS = 0.5  # in which a first message that is on its way arrives
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +288,9 @@ class RpcServer:
         """Let the oldest silent call go when there are many: who calls has something to say."""
         silent = [call for call in self._calls if not call.heard and call.ending_since is None]
         if len(silent) > max(2, self._max_calls // 4):
-            min(silent, key=lambda call: call.since).finish(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls that say nothing"
-            )
+            oldest = min(silent, key=lambda call: call.since)
+            if time.monotonic() - oldest.since > _FAIR_SECONDS:
+                oldest.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls that say nothing")
 
     def _end_if_idle(self, _: object) -> None:
         if self._due == 0 and self._shut_down.is_set() and not self._ended.is_set():
