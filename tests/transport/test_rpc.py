@@ -33,6 +33,7 @@ from tests.transport.harness import Answers, net_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 GRPCIO = [sys.executable, "-m", "tests.transport.grpcio"]
 LIMIT = 4 << 20
@@ -52,10 +53,12 @@ def grpcio_server() -> Iterator[str]:
 
 
 @contextmanager
-def our_server(max_calls: int = 10) -> Iterator[tuple[str, RpcServer]]:
-    """The same echo by ours; its address."""
+def server_of(
+    methods: Callable[[Pump], dict[str, Method]], max_calls: int = 10
+) -> Iterator[tuple[str, RpcServer]]:
+    """A server of ours; its address."""
     pump = Pump()
-    server = RpcServer(echo_methods(pump), [("grpc.so_reuseport", 0)], max_calls, pump)
+    server = RpcServer(methods(pump), [("grpc.so_reuseport", 0)], max_calls, pump)
     port = server.listen("127.0.0.1:0")
     server.start()
     try:
@@ -66,6 +69,11 @@ def our_server(max_calls: int = 10) -> Iterator[tuple[str, RpcServer]]:
         with gevent.Timeout(5):
             while pump.threads:
                 gevent.sleep(0.001)  # the server's thread is on its way out
+
+
+def our_server(max_calls: int = 10) -> AbstractContextManager[tuple[str, RpcServer]]:
+    """The same echo by ours; its address."""
+    return server_of(echo_methods, max_calls)
 
 
 @contextmanager
@@ -140,20 +148,18 @@ def test_a_client_of_grpcio_is_served_by_us() -> None:
 
 
 def test_waiting_for_an_answer_lets_other_greenlets_run() -> None:
-    """A call that takes its time holds up nobody."""
-    turns = 0
+    """A call that takes its time holds up nobody: here it ends because another greenlet ran."""
+    ripe = Event()
 
-    def count() -> None:
-        nonlocal turns
-        while True:
-            gevent.sleep(0)
-            turns += 1
+    def answer_late(call: ServerCall) -> None:
+        for wire in call.messages():
+            ripe.wait()
+            call.answer(wire)
 
-    with our_server() as (address, _), channel_to(address) as channel:
-        counter = gevent.spawn(count)
-        channel.call(ONE, b"x", 5)
-        counter.kill()
-    assert turns > 10
+    methods = {ONE: Method(answer_late, waits=True)}
+    with server_of(lambda _: methods) as (address, _), channel_to(address) as channel:
+        gevent.spawn_later(0.01, ripe.set)
+        assert channel.call(ONE, b"x", 5) == b"x"
 
 
 def test_messages_of_a_stream_stay_in_order_however_fast_they_come() -> None:
