@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, StateMachine
@@ -17,6 +17,7 @@ from anchor.storage.errors import (
     CorruptionError,
     ForeignDirectoryError,
     StorageError,
+    translate_os,
 )
 from anchor.storage.files import sync_directory
 from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
@@ -45,6 +46,15 @@ _OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS}
 _HARMLESS = {"lost+found"}  # what a file system puts at its own root
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A snapshot that is a generation of the state already, and can become the live one."""
+
+    snapshot: Snapshot
+    generation: int
+    state: RocksState
+
+
 class DataDirectory:
     """The open directory. Everything in it was checked, and one process has it."""
 
@@ -57,6 +67,8 @@ class DataDirectory:
         self.generation: int
         self.log: RocksLog
         self.state: RocksState
+        self._last_generation: int  # live, or prepared to be
+        self._replaced: list[RocksState] = []  # not live any more, and still open
 
     @classmethod
     def open(cls, path: Path, node_id: str, *, rng: random.Random | None = None) -> DataDirectory:
@@ -124,27 +136,72 @@ class DataDirectory:
         """Make a snapshot of the state, durably; the log's snapshot is recorded apart. Blocking."""
         return self.snapshots.create(self.state, self.identity.cluster_id)
 
-    def install(self, snapshot: Snapshot) -> None:
-        """Put a snapshot in the place of state and log. Blocking; touch neither meanwhile.
+    def prepare(self, snapshot: Snapshot) -> Installation:
+        """Make a generation of a verified snapshot, durably, but not live. Blocking.
 
-        ``state`` is another one afterwards: make a new state machine of it. A crash at any instant
-        leaves all of the old or all of the new. Raises CorruptionError for a damaged snapshot.
+        Raises StorageError; then nothing is left of it.
+        """
+        self._last_generation += 1
+        generation = self._last_generation
+        path = self._generation_path(generation)
+        try:
+            snapshot.place(path)
+            state = RocksState(path)
+            try:
+                self._check_installed(snapshot, state)
+            except BaseException:
+                state.close()
+                raise
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise translate_os(error, path) from None
+            raise
+        return Installation(snapshot, generation, state)
+
+    def switch(self, installation: Installation, hard_state: HardState | None = None) -> None:
+        """Put what was prepared in the place of state and log: one write. Hub-safe.
+
+        ``state`` is another one afterwards: load the state machine from it. Call ``log.sync``, then
+        ``retire``. A crash before the sync has ended leaves all of the old or all of the new.
+        """
+        self.log.install(installation.snapshot.metadata, installation.generation, hard_state)
+        self._replaced.append(self.state)
+        self.state, self.generation = installation.state, installation.generation
+
+    def retire(self) -> None:
+        """Close and remove the states that were replaced, durably by now. Blocking.
+
+        Nobody may use them any more, nor a scrub made before the switch.
+        """
+        while self._replaced:
+            state = self._replaced.pop()
+            with suppress(StorageError):  # it is of no use any more
+                state.close()
+            shutil.rmtree(state.path, ignore_errors=True)
+
+    def abandon(self, installation: Installation) -> None:
+        """Remove what was prepared and is not wanted. Blocking."""
+        with suppress(StorageError):
+            installation.state.close()
+        shutil.rmtree(installation.state.path, ignore_errors=True)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Verify a snapshot and do all of that in a row. Blocking; touch nothing meanwhile.
+
+        A crash at any instant leaves all of the old or all of the new. Raises CorruptionError for
+        a damaged snapshot.
         """
         snapshot.verify()
-        generation = self.generation + 1
-        path = self._generation_path(generation)
-        snapshot.place(path)
-        state = RocksState(path)
+        installation = self.prepare(snapshot)
         try:
-            self._check_installed(snapshot, state)
-            self.log.install(snapshot.metadata, generation)
-            self.log.sync()
+            self.switch(installation)
         except BaseException:
-            state.close()
+            self.abandon(installation)
             raise
-        previous, self.state, self.generation = self.state, state, generation
-        previous.close()
-        self._remove_leftovers()
+        self.log.sync()
+        self.retire()
+        self.snapshots.remove_old()
 
     def _check_installed(self, snapshot: Snapshot, state: RocksState) -> None:
         machine = StateMachine(state)
@@ -158,10 +215,14 @@ class DataDirectory:
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove states that are not live any more, or never came to be, and old snapshots."""
+        """Remove states that are not live any more, or never came to be, and old snapshots.
+
+        What made this one live is durable: opening a database flushes what its log holds.
+        """
         for path in (self.path / STATE).iterdir():
             if path != self._generation_path(self.generation):
                 shutil.rmtree(path, ignore_errors=True)
+        self.snapshots.remove_interrupted()
         self.snapshots.remove_old()
 
     # Opening, step by step.
@@ -221,7 +282,7 @@ class DataDirectory:
         with inspection.naming_the_file(raft_path):
             self._database = RaftDatabase(raft_path)
         self._resources.callback(self._database.close)
-        self.generation = self._read_generation()
+        self.generation = self._last_generation = self._read_generation()
         self.log = RocksLog(self._database, mark)
         state_path = self._generation_path(self.generation)
         with inspection.naming_the_file(state_path):
@@ -231,8 +292,9 @@ class DataDirectory:
         self._remove_leftovers()
 
     def _close_state(self) -> None:
-        """Close whichever state is live by then."""
-        self.state.close()
+        """Close whichever state is live by then, and those it replaced."""
+        for state in (*self._replaced, self.state):
+            state.close()
 
     def _check_state(self) -> None:
         """Raise CorruptionError if the log cannot have made the state, or cannot continue it."""

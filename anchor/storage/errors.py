@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -67,3 +68,11 @@ def _file_named_in(message: str, path: Path) -> Path:
     if found := _NAME_IN_MESSAGE.search(message):
         return path / found[1]
     return path
+
+
+def translate_os(error: OSError, path: Path) -> StorageError:
+    """Make a StorageError of what the system said about a file at, or in, ``path``."""
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{where}: no space left on the disk; free some")
+    return StorageError(f"{where}: {error.strerror or error}")

@@ -10,6 +10,7 @@ from anchor.raft import Entry, EntryKind, HardState, LogError
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError
 from anchor.storage.log_checks import check_append, check_drop, check_install, check_read
+from anchor.storage.log_sizes import LogSizes
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class RocksLog:
         self._database = database
         self._mark = mark
         self._synced = mark.counts
+        self.sizes = LogSizes()
         try:
             record = database.get(stable.HARD_STATE)
             self._hard_state = stable.decode_hard_state(record) if record else HardState()
@@ -117,13 +119,16 @@ class RocksLog:
         """
         changes = Changes(self._database)
         last_index, configuration_indexes = self._last_index, self._configuration_indexes
+        size_bytes = 0
         if entries:
             check_append(self.first_index(), last_index, entries)
             if entries[0].index <= last_index:
                 configuration_indexes = self._truncate(changes, entries[0].index)
             last_index = entries[-1].index
         for entry in entries:
-            changes.put_entry(entry.index, entry.encode())
+            encoded = entry.encode()
+            size_bytes += len(encoded)
+            changes.put_entry(entry.index, encoded)
             if entry.kind is EntryKind.CONFIGURATION:
                 changes.put(_configuration_key(entry.index), b"")
                 configuration_indexes = [*configuration_indexes, entry.index]
@@ -134,6 +139,7 @@ class RocksLog:
         self._write(changes)
         if entries:
             self._last_index, self._configuration_indexes = last_index, configuration_indexes
+            self.sizes.appended(entries[0].index, last_index, size_bytes)
         if hard_state is not None:
             self._hard_state = hard_state
 
@@ -159,28 +165,34 @@ class RocksLog:
         kept = self._drop(changes, last_index)
         self._write(changes)
         self._compacted, self._configuration_indexes = compacted, kept
+        self.sizes.dropped(last_index)
 
     def reclaim(self) -> None:
         """Give the space of dropped entries back to the disk. Blocking."""
         self._database.compact_entries(self._compacted[0])
 
-    def install(self, snapshot: SnapshotMetadata, generation: int) -> None:
+    def install(
+        self, snapshot: SnapshotMetadata, generation: int, hard_state: HardState | None = None
+    ) -> None:
         """Make the log begin after ``snapshot``, and ``generation`` the live state: one write.
 
-        What follows the snapshot in the log stays only if the log agrees with it (§7).
+        Nothing of the log stays: of one that agrees with the snapshot the core keeps what follows
+        and installs nothing (§7). ``hard_state`` goes with it: the term may not be behind the log.
         """
         compacted = (snapshot.last_included_index, snapshot.last_included_term)
         check_install(self._compacted[0], snapshot)
-        last_index = self._last_index if self._agrees(*compacted) else compacted[0]
         changes = Changes(self._database)
         changes.put(stable.COMPACTED, stable.encode_position(*compacted))
         changes.put(stable.SNAPSHOT, stable.encode_snapshot(snapshot))
         changes.put(stable.GENERATION, stable.encode_generation(generation))
-        dropped = compacted[0] if last_index == self._last_index else self._last_index
-        kept = self._drop(changes, dropped)
+        if hard_state is not None:
+            changes.put(stable.HARD_STATE, stable.encode_hard_state(hard_state))
+        kept = self._drop(changes, max(self._last_index, compacted[0]))
         self._write(changes)
         self._compacted, self._snapshot = compacted, snapshot
-        self._last_index, self._configuration_indexes = last_index, kept
+        self._last_index, self._configuration_indexes = compacted[0], kept
+        self._hard_state = hard_state or self._hard_state
+        self.sizes.restarted()
 
     # Within.
 
@@ -192,8 +204,8 @@ class RocksLog:
         if last >= first:
             self.term(first)
             low = max(first, last - _ENTRIES_CHECKED_AT_OPEN)
-            for _ in self._database.entries(low, last, passing_by=True):
-                pass
+            for index, encoded in self._database.entries(low, last, passing_by=True):
+                self.sizes.appended(index, index, len(encoded))
         if self._configuration_indexes and self._configuration_indexes[-1] > last:
             raise ValueError(f"configuration entry {self._configuration_indexes[-1]} is missing")
         if self.term(last) > self._hard_state.term:
@@ -208,10 +220,6 @@ class RocksLog:
         # The sync before this write is witnessed first: the mark lags by one sync on purpose.
         self._mark.note(self._synced)
         self._database.write(changes)
-
-    def _agrees(self, index: int, term: int) -> bool:
-        """Whether the log has this entry."""
-        return self.first_index() - 1 <= index <= self._last_index and self.term(index) == term
 
     def _truncate(self, changes: Changes, start: int) -> list[int]:
         """Delete all entries from ``start`` on; give the configuration indexes left."""
