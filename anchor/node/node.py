@@ -8,6 +8,7 @@ owner          lets the replica work, woken by whoever gave it something to do
 persist        hears from the native thread that makes the log durable: the hub never waits
 ticker         turns the clock into ticks; sweeps out requests whose time is up
 scrub          reads everything on the disk, slowly, to find damage before it is needed
+snapshots      takes a snapshot when one is due, and drops the log before it
 steward        as leader: promotes learners that have caught up, compares digests
 joiner         until this node is in a cluster: asks its peers to be let in
 =============  ==================================================================================
@@ -38,17 +39,21 @@ from anchor.node.forwarding import Forwarding
 from anchor.node.joining import Joiner
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
+from anchor.node.snapshot_sending import SnapshotSender
+from anchor.node.snapshots import Snapshots
 from anchor.node.status import status_of
 from anchor.node.waiting import Signal, Waiter
-from anchor.raft import InvalidMessage, Role
+from anchor.raft import InstallSnapshot, InvalidMessage, Role
 from anchor.storage import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.fsm import KeyValue, Result, StateMachine
+    from anchor.node.compaction import Thresholds
+    from anchor.node.snapshot_receiving import SnapshotReceptions
     from anchor.node.writes import Batch
-    from anchor.raft import Configuration, InstallSnapshot, Member, Message, Raft
+    from anchor.raft import Configuration, Member, Message, Raft, Ready
     from anchor.storage import DataDirectory
     from anchor.transport import Transport
 
@@ -82,6 +87,9 @@ class Parts:
     tick_seconds: float
     election_timeout_seconds: float
     version: str
+    receptions: SnapshotReceptions
+    thresholds: Thresholds
+    snapshot_rate: int
 
 
 class Node:
@@ -100,7 +108,11 @@ class Node:
         self.membership = Membership(self, parts)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
-        self._scrubbing = parts.directory.scrub()
+        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds)
+        self._sender = SnapshotSender(
+            parts.raft, parts.transport, self.snapshots, parts.snapshot_rate, self.wake
+        )
+        self._sender.die = self.die
         self._syncing = 0  # the number of the newest Ready that the sync under way covers
         self._sync_began = 0.0
         self._ticks_done = 0
@@ -121,6 +133,7 @@ class Node:
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
         loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
+        loops.append(self.snapshots.run)
         joiner = Joiner(self._parts)
         if joiner.is_needed:
             loops.append(joiner.run)
@@ -139,9 +152,9 @@ class Node:
         self._stopping = True
         self._fail_all("the node is stopping; nothing was done")
         gevent.killall(self._greenlets, timeout=1)
+        self._sender.stop()
         self._transport.stop(0.3)
-        self._scrubbing.close()
-        if self._disk.stop(timeout_seconds=1.0):
+        if self.snapshots.stop(timeout_seconds=2.0) and self._disk.stop(timeout_seconds=1.0):
             self._parts.directory.close()
         else:
             _log.warning("its disk does not answer; leaves without closing its files")
@@ -189,6 +202,7 @@ class Node:
             self._disk.wait()
             number, self._syncing = self._syncing, 0
             self.replica.synced(number)
+            self.snapshots.synced(number)
             if self.replica.unsynced:
                 self.written()
             if self._work():
@@ -225,10 +239,10 @@ class Node:
 
     def _scrub(self) -> None:
         """Read everything once in a while, a slice at a time, to find rot before it is needed."""
-        pool = gevent.get_hub().threadpool
         while True:
             gevent.sleep(SCRUB_SECONDS)
-            pool.apply(self._scrubbing.step)
+            self.snapshots.scrub()
+            self._parts.receptions.forget_if_overtaken(self.raft.commit_index)
 
     def _leader_known(self) -> bool:
         return self.raft.leader_id is not None
@@ -349,6 +363,11 @@ class Node:
 
     def send(self, messages: Sequence[Message]) -> None:
         """Pass the core's messages on."""
+        if any(type(message) is InstallSnapshot for message in messages):
+            for message in messages:
+                if isinstance(message, InstallSnapshot):
+                    self._sender.send(message)
+            messages = [m for m in messages if not isinstance(m, InstallSnapshot)]
         self._transport.send(messages)
 
     def forward_writes(self, leader_id: str, batches: Sequence[Batch]) -> None:
@@ -394,9 +413,19 @@ class Node:
             return "its disk does not answer"
         return "no majority has answered it for an election timeout"
 
-    def install(self, request: InstallSnapshot) -> None:
-        """Take a leader's snapshot in."""
-        raise NotImplementedError
+    def install(self, ready: Ready) -> None:
+        """Take a leader's snapshot in: its files are here, and its state is open."""
+        assert ready.snapshot is not None  # noqa: S101 - narrows the type
+        request = ready.snapshot
+        directory = self._parts.directory
+        directory.switch(self._parts.receptions.take(request.snapshot), ready.hard_state)
+        self._machine.load(directory.state)
+        self.snapshots.switched(ready.number)
+        _log.info(
+            "was behind the log of %s: has the state as of entry %d now",
+            request.sender,
+            request.snapshot.last_included_index,
+        )
 
     # ----------------------------------------------------------------- what listener.py brings
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         Configuration,
         Entry,
         HardState,
-        InstallSnapshot,
         Message,
         Proposed,
         Raft,
@@ -72,8 +71,11 @@ class Outside(Protocol):
     def role_changed(self) -> None:
         """Role, term or leader are not what they were."""
 
-    def install(self, request: InstallSnapshot) -> None:
-        """A leader's snapshot takes the place of this member's state."""
+    def install(self, ready: Ready) -> None:
+        """A leader's snapshot takes the place of state and log, together with the hard state.
+
+        The state machine has it when this returns; it is durable with whatever is written next.
+        """
 
 
 class Replica:
@@ -202,7 +204,7 @@ class Replica:
     def _carry_out(self, ready: Ready) -> None:
         """One Ready, in the order of the duties in ``anchor.raft``."""
         if ready.snapshot is not None:
-            self._outside.install(ready.snapshot)
+            self._install(ready)
         if ready.must_persist:
             self._log.append(ready.entries, ready.hard_state)
             self.written = ready.number
@@ -222,6 +224,12 @@ class Replica:
             self._read_answered(context, None)
         if ready.role_changed:
             self._outside.role_changed()
+
+    def _install(self, ready: Ready) -> None:
+        self._outside.install(ready)
+        self.raft.applied(self.machine.applied_index)
+        self.writes.skipped()
+        self.reads.applied(self.machine.applied_index)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         outcomes = self.machine.apply(entries)

@@ -10,8 +10,10 @@ import uuid
 from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine
+from anchor.node.compaction import Thresholds
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
+from anchor.node.snapshot_receiving import SnapshotReceptions
 from anchor.raft import Configuration, Member, Options, Raft
 from anchor.storage import DataDirectory, StorageError
 from anchor.transport import LocalMember, Transport, TransportOptions
@@ -65,6 +67,7 @@ def _build(
     )
     _check_address(raft, itself)
     handler = Listener()
+    receptions = SnapshotReceptions(directory)
     transport = Transport(
         LocalMember(settings.node_id, itself.incarnation, directory.identity.cluster_id),
         settings.bind_address,
@@ -73,6 +76,7 @@ def _build(
             silence_timeout_ms=settings.election_timeout_ms,
             vote_timeout_ms=settings.election_timeout_ms,
         ),
+        snapshot_receiver=receptions,
     )
     parts = Parts(
         directory=directory,
@@ -85,6 +89,9 @@ def _build(
         tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         version=version,
+        receptions=receptions,
+        thresholds=Thresholds(settings.snapshot_entries, settings.snapshot_bytes),
+        snapshot_rate=settings.snapshot_rate,
     )
     node = Node(parts, fatal)
     handler.serve(node)

@@ -27,6 +27,7 @@ def status_of(node: Node, transport: Transport, version: str) -> dict[str, objec
         "applied_index": node.applied_index,
         "last_log_index": raft.last_log_index,
         "first_log_index": node.first_log_index,
+        **node.snapshots.status(),
         "address": itself.address,
         "http_address": itself.http_address,
         "http_addr": itself.http_address,

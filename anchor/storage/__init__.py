@@ -59,7 +59,7 @@ damage, and damage stops the start, or the read or the scrub that meets it (``Co
 
 from __future__ import annotations
 
-from anchor.storage.directory import RESERVE_BYTES, DataDirectory
+from anchor.storage.directory import RESERVE_BYTES, DataDirectory, Installation
 from anchor.storage.errors import (
     CorruptionError,
     DiskFullError,
@@ -67,24 +67,35 @@ from anchor.storage.errors import (
     LockedError,
     StorageError,
     UnsupportedFormatError,
+    translate_os,
 )
 from anchor.storage.memory_log import MemoryLog
+from anchor.storage.reception import Reception
 from anchor.storage.rocks_log import RocksLog
 from anchor.storage.scrub import Scrub
-from anchor.storage.snapshot_manifest import SnapshotManifest
+from anchor.storage.snapshot_manifest import (
+    SNAPSHOT_FORMAT,
+    TABLE_SUFFIX,
+    SnapshotManifest,
+    checked_file,
+)
 from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 
 __all__ = [
     "RESERVE_BYTES",
+    "SNAPSHOT_FORMAT",
+    "TABLE_SUFFIX",
     "CorruptionError",
     "DataDirectory",
     "DiskFullError",
     "ForeignDirectoryError",
     "Identity",
+    "Installation",
     "LockedError",
     "MemoryLog",
+    "Reception",
     "RocksLog",
     "RocksState",
     "Scrub",
@@ -93,4 +104,6 @@ __all__ = [
     "SnapshotStore",
     "StorageError",
     "UnsupportedFormatError",
+    "checked_file",
+    "translate_os",
 ]

@@ -69,9 +69,11 @@ class Reception:
     def finish(self) -> Snapshot:
         """Make it a snapshot like any other, durably; all files must have come."""
         try:
-            return self._store.publish(self._path, self.manifest)
+            snapshot = self._store.publish(self._path, self.manifest)
         except OSError as error:
             raise translate_os(error, self._path) from None
+        shutil.rmtree(self._path, ignore_errors=True)  # if it had that name already
+        return snapshot
 
     def discard(self) -> None:
         """Remove what has come."""

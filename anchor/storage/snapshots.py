@@ -151,11 +151,11 @@ class SnapshotStore:
                     known[file.name, snapshot.file_path(file).stat().st_ino] = file
         files = []
         for path in sorted(state.iterdir()):
-            file = known.get((path.name, path.stat().st_ino))
-            if file is None:
+            described = known.get((path.name, path.stat().st_ino))
+            if described is None:
                 sync_file(path)
-                file = describe_file(path)
-            files.append(file)
+                described = describe_file(path)
+            files.append(described)
         return tuple(files)
 
     def receiving_path(self) -> Path:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from anchor.node.writes import Batch
-    from anchor.raft import InstallSnapshot, Message
+    from anchor.raft import Message, Ready
 
 IDS = ("n1", "n2", "n3")
 
@@ -74,9 +74,9 @@ class Outside:
         """Count it."""
         self.roles += 1
 
-    def install(self, request: InstallSnapshot) -> None:
+    def install(self, ready: Ready) -> None:
         """No log is compacted here."""
-        raise AssertionError(request)
+        raise AssertionError(ready)
 
 
 class World:
