@@ -108,11 +108,15 @@ class Node:
         self.membership = Membership(self, parts)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
-        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds)
+        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
         self._sender = SnapshotSender(
-            parts.raft, parts.transport, self.snapshots, parts.snapshot_rate, self.wake
+            parts.raft,
+            parts.transport,
+            self.snapshots,
+            parts.snapshot_rate,
+            wake=self.wake,
+            die=self.die,
         )
-        self._sender.die = self.die
         self._syncing = 0  # the number of the newest Ready that the sync under way covers
         self._sync_began = 0.0
         self._ticks_done = 0

@@ -60,19 +60,21 @@ class SnapshotSender:
         transport: Transport,
         snapshots: Snapshots,
         rate: int,
+        *,
         wake: Callable[[], None],
+        die: Callable[[str], None],
     ) -> None:
         """``rate`` is for all transfers together, in bytes a second; 0 for no limit."""
         self._raft = raft
         self._transport = transport
         self._snapshots = snapshots
         self._wake = wake
+        self._die = die
         self._pace = Pace(rate)
         self._slots = BoundedSemaphore(TRANSFERS_AT_ONCE)
         self._wanted: dict[str, InstallSnapshot] = {}
         self._serving: dict[str, gevent.Greenlet[..., None]] = {}
         self._failures: dict[str, int] = {}
-        self.die: Callable[[str], None]
 
     def send(self, message: InstallSnapshot) -> None:
         """Send this snapshot to its recipient, in place of what was wanted for it before."""
@@ -91,7 +93,7 @@ class SnapshotSender:
                     self._failures.pop(recipient, None)
                     self._let_catch_up(message)
         except Exception as error:  # noqa: BLE001 - as with any other greenlet of the node
-            self.die(f"{error}" or type(error).__name__)
+            self._die(f"{error}" or type(error).__name__)
         finally:
             del self._serving[recipient]
             self._snapshots.keep_log_no_more(recipient)
@@ -174,7 +176,7 @@ class SnapshotSender:
             if error.path.suffix == TABLE_SUFFIX:
                 raise
             _log.warning("drops a damaged snapshot: %s: %s", error.path, error.detail)
-            self._snapshots.discard(snapshot)
+            self._snapshots.discard(snapshot.metadata)
 
     def _let_catch_up(self, message: InstallSnapshot) -> None:
         goal = self._raft.last_log_index

@@ -16,7 +16,8 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from anchor.node.compaction import Thresholds, place_among
-from anchor.storage import DiskFullError
+from anchor.node.errors import Stopping
+from anchor.storage import RESERVE_BYTES, CorruptionError, DiskFullError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +58,17 @@ class HeldSnapshot:
 class Snapshots:
     """Takes snapshots and compacts the log. ``run`` is for a greenlet of its own."""
 
-    def __init__(self, directory: DataDirectory, raft: Raft, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        raft: Raft,
+        thresholds: Thresholds,
+        *,
+        die: Callable[[str], None],
+    ) -> None:
         self._directory = directory
+        self._die = die
+        self._stopped = False
         self._raft = raft
         self._thresholds = thresholds
         self._lock = BoundedSemaphore(1)
@@ -73,14 +83,15 @@ class Snapshots:
     def take(self) -> HeldSnapshot:
         """Give a snapshot of the state as it is now, or a little later.
 
-        Blocks this greenlet until it is made. Raises StorageError: DiskFullError, if that is why.
+        Blocks this greenlet until it is made. Raises StorageError: DiskFullError, if that is why;
+        Stopping.
         """
         with self._lock:
-            recorded = self._directory.log.snapshot()
-            snapshot = None
-            if recorded and recorded.last_included_index == self._raft.last_applied:
-                snapshot = self._directory.snapshots.find(recorded)
+            newest, snapshot = self.newest, None
+            if newest and newest.last_included_index == self._raft.last_applied:
+                snapshot = self._find(newest)
             if snapshot is None:
+                self._check_space()
                 snapshot = self._in_thread(self._directory.create_snapshot)
                 self._record(snapshot.metadata)
             self._directory.snapshots.hold(snapshot)
@@ -89,19 +100,28 @@ class Snapshots:
     def find(self, metadata: SnapshotMetadata) -> HeldSnapshot | None:
         """Give the snapshot that ends with this entry, if it is here. Blocks this greenlet."""
         with self._lock:
-            snapshot = self._directory.snapshots.find(metadata)
+            snapshot = self._find(metadata)
             if snapshot is None:
                 return None
             self._directory.snapshots.hold(snapshot)
             return HeldSnapshot(self, snapshot)
 
+    def _find(self, metadata: SnapshotMetadata) -> Snapshot | None:
+        """Give a snapshot; one whose manifest is damaged is none, and goes."""
+        try:
+            return self._directory.snapshots.find(metadata)
+        except CorruptionError as error:
+            _log.warning("drops a damaged snapshot: %s: %s", error.path, error.detail)
+            self._directory.snapshots.discard(metadata)
+            return None
+
     def release(self, snapshot: Snapshot) -> None:
         """See HeldSnapshot."""
         self._directory.snapshots.release(snapshot)
 
-    def discard(self, snapshot: Snapshot) -> None:
+    def discard(self, metadata: SnapshotMetadata) -> None:
         """Remove one that is damaged."""
-        self._exclusively(lambda: self._directory.snapshots.discard(snapshot))
+        self._exclusively(lambda: self._directory.snapshots.discard(metadata))
 
     def keep_log(self, member_id: str, index: int) -> None:
         """Drop no entry after ``index``: the member will need it."""
@@ -187,6 +207,11 @@ class Snapshots:
             log.drop_prefix(last_dropped)
             self._exclusively(log.reclaim)
 
+    def _check_space(self) -> None:
+        """Making one flushes what the state's buffers hold: half of the reserve is for that."""
+        if self._directory.free_bytes() < RESERVE_BYTES // 2:
+            raise DiskFullError(f"{self._directory.path}: almost no space left on the disk")
+
     def _wait_for_space(self, error: DiskFullError) -> None:
         if not self._disk_was_full:
             _log.warning("cannot take a snapshot, so the log grows: %s", error)
@@ -195,7 +220,7 @@ class Snapshots:
 
     def _read_time(self) -> float | None:
         newest = self.newest
-        snapshot = self._directory.snapshots.find(newest) if newest else None
+        snapshot = self._find(newest) if newest else None
         return snapshot.path.stat().st_mtime if snapshot else None
 
     # ----------------------------------------------------------------- another state
@@ -209,7 +234,15 @@ class Snapshots:
         """All up to the Ready of this number is durable."""
         if self._switched_by is not None and number >= self._switched_by:
             self._switched_by = None
-            gevent.spawn(self._exclusively, self._retire)
+            gevent.spawn(self._clear_up)
+
+    def _clear_up(self) -> None:
+        try:
+            self._exclusively(self._retire)
+        except Stopping:
+            pass  # at the next start, then
+        except StorageError as error:
+            self._die(str(error))
 
     def _retire(self) -> None:
         self._scrubbing.close()
@@ -228,6 +261,7 @@ class Snapshots:
 
     def stop(self, timeout_seconds: float) -> bool:
         """Let go of the directory; False if something still works on it. Kill ``run`` first."""
+        self._stopped = True
         if self._under_way is not None and not self._under_way.ready():
             self._under_way.wait(timeout_seconds)
             if not self._under_way.ready():
@@ -240,6 +274,8 @@ class Snapshots:
             return self._in_thread(call)
 
     def _in_thread(self, call: Callable[[], _T]) -> _T:
+        if self._stopped:
+            raise Stopping("the node is stopping")
         # Kept, because whoever waits for it may be killed, and it goes on.
         self._under_way = gevent.get_hub().threadpool.spawn(call)
         result: _T = self._under_way.get()

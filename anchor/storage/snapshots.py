@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,10 +146,12 @@ class SnapshotStore:
         So rot is not vouched for either: such a table has the checksum that it had when it was new.
         """
         known: dict[tuple[str, int], SnapshotFile] = {}
-        for snapshot in self.all():
-            for file in snapshot.manifest.files:
-                if file.name.endswith(TABLE_SUFFIX):
-                    known[file.name, snapshot.file_path(file).stat().st_ino] = file
+        for path in self._paths():
+            with suppress(CorruptionError, FileNotFoundError):
+                snapshot = self._load(path)
+                for file in snapshot.manifest.files:
+                    if file.name.endswith(TABLE_SUFFIX):
+                        known[file.name, snapshot.file_path(file).stat().st_ino] = file
         files = []
         for path in sorted(state.iterdir()):
             described = known.get((path.name, path.stat().st_ino))
@@ -180,7 +183,7 @@ class SnapshotStore:
         return snapshot
 
     def find(self, metadata: SnapshotMetadata) -> Snapshot | None:
-        """Give the one that ends with this entry."""
+        """Give the one that ends with this entry; raises CorruptionError."""
         path = self.path / _name(metadata)
         return self._load(path) if path.exists() else None
 
@@ -190,9 +193,9 @@ class SnapshotStore:
             if not self._holds[path]:
                 self._remove(path)
 
-    def discard(self, snapshot: Snapshot) -> None:
+    def discard(self, metadata: SnapshotMetadata) -> None:
         """Remove one that is damaged, or not wanted."""
-        self._remove(snapshot.path)
+        self._remove(self.path / _name(metadata))
 
     def remove_interrupted(self) -> None:
         """Remove what a crash left of a making, a removal or a reception."""
@@ -202,7 +205,8 @@ class SnapshotStore:
     def _remove(self, path: Path) -> None:
         removing = self.path / _REMOVING
         shutil.rmtree(removing, ignore_errors=True)
-        path.rename(removing)
+        with suppress(FileNotFoundError):
+            path.rename(removing)
         shutil.rmtree(removing, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
