@@ -110,12 +110,10 @@ class Node:
         self._disk = Disk(parts.directory.log.sync)
         self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
         self._sender = SnapshotSender(
-            parts.raft,
             parts.transport,
             self.snapshots,
+            self,
             parts.snapshot_rate,
-            wake=self.wake,
-            die=self.die,
         )
         self._syncing = 0  # the number of the newest Ready that the sync under way covers
         self._sync_began = 0.0

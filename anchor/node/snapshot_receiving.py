@@ -147,9 +147,7 @@ class Sink:
         try:
             return self._directory.prepare(snapshot)
         except CorruptionError:
-            self._directory.snapshots.discard(
-                snapshot.metadata
-            )  # nobody else shall get it from here
+            self._directory.snapshots.discard(snapshot.metadata)  # for nobody else
             raise
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -42,9 +42,22 @@ _log = logging.getLogger("anchor.node")
 
 TRANSFERS_AT_ONCE = 2  # one member that is slow does not keep another waiting
 POLL_SECONDS = 0.1
+RENEWAL_SECONDS = 10.0  # a snapshot is not taken for a member more often than this
 PATIENCE_SECONDS = 10.0  # for a member that gets no further with the log after its snapshot
 FIRST_PAUSE_SECONDS = 1.0  # after a transfer that failed; then twice as long, and so on
 LAST_PAUSE_SECONDS = 30.0
+
+
+class Owner(Protocol):
+    """The node."""
+
+    raft: Raft
+
+    def wake(self) -> None:
+        """The core was told something."""
+
+    def die(self, why: str) -> None:
+        """Something is wrong that no retry can mend."""
 
 
 class _NotWantedError(Exception):
@@ -56,25 +69,22 @@ class SnapshotSender:
 
     def __init__(
         self,
-        raft: Raft,
         transport: Transport,
         snapshots: Snapshots,
+        owner: Owner,
         rate: int,
-        *,
-        wake: Callable[[], None],
-        die: Callable[[str], None],
     ) -> None:
         """``rate`` is for all transfers together, in bytes a second; 0 for no limit."""
-        self._raft = raft
+        self._raft = owner.raft
         self._transport = transport
         self._snapshots = snapshots
-        self._wake = wake
-        self._die = die
+        self._owner = owner
         self._pace = Pace(rate)
         self._slots = BoundedSemaphore(TRANSFERS_AT_ONCE)
         self._wanted: dict[str, InstallSnapshot] = {}
         self._serving: dict[str, gevent.Greenlet[..., None]] = {}
         self._failures: dict[str, int] = {}
+        self._renewed_at = -RENEWAL_SECONDS
 
     def send(self, message: InstallSnapshot) -> None:
         """Send this snapshot to its recipient, in place of what was wanted for it before."""
@@ -93,7 +103,7 @@ class SnapshotSender:
                     self._failures.pop(recipient, None)
                     self._let_catch_up(message)
         except Exception as error:  # noqa: BLE001 - as with any other greenlet of the node
-            self._die(f"{error}" or type(error).__name__)
+            self._owner.die(f"{error}" or type(error).__name__)
         finally:
             del self._serving[recipient]
             self._snapshots.keep_log_no_more(recipient)
@@ -123,7 +133,7 @@ class SnapshotSender:
             gevent.sleep(pause)
         if self._is_wanted(message):
             self._raft.snapshot_sent(message.recipient, success)
-            self._wake()
+            self._owner.wake()
         return success
 
     def _is_wanted(self, message: InstallSnapshot) -> bool:
@@ -147,7 +157,7 @@ class SnapshotSender:
     def _transfer(self, message: InstallSnapshot) -> bool:
         """Whether it got there; not if there is a newer one, which the core asks for next."""
         self._check_wanted(message)
-        if self._snapshots.newest != message.snapshot:
+        if self._snapshots.newest != message.snapshot or self._renew():
             return False
         # At once: waiting for the snapshot's files, the log may be compacted.
         self._snapshots.keep_log(message.recipient, message.snapshot.last_included_index)
@@ -166,6 +176,14 @@ class SnapshotSender:
             finally:
                 source.close()
             _say_sent(message, source.size_bytes, time.monotonic() - began)
+        return True
+
+    def _renew(self) -> bool:
+        """Whether a fresh snapshot was taken: files travel faster than a long log is applied."""
+        if not self._snapshots.is_old() or time.monotonic() - self._renewed_at < RENEWAL_SECONDS:
+            return False
+        self._renewed_at = time.monotonic()
+        self._snapshots.take().release()
         return True
 
     def _look_for_damage(self, snapshot: Snapshot) -> None:

@@ -136,6 +136,15 @@ class Snapshots:
         """What the newest snapshot stands for."""
         return self._directory.log.snapshot()
 
+    def is_old(self) -> bool:
+        """Whether so much of the log follows the newest that it is worth taking another one."""
+        newest = self.newest
+        index = newest.last_included_index if newest else 0
+        return (
+            self._raft.last_applied - index > self._thresholds.tail_entries
+            or self._directory.log.sizes.bytes_after(index) > self._thresholds.tail_bytes // 8
+        )
+
     def status(self) -> dict[str, object]:
         """What ``GET /status`` says of them."""
         newest = self.newest
