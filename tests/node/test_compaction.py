@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from anchor.node.compaction import Thresholds, place_among
@@ -32,13 +34,11 @@ def test_members_take_turns(count: int) -> None:
     all_turns = []
     for member_id in configuration.members:
         own = turns(place_among(member_id, configuration), 10_000, 10)
-        assert [later - earlier for earlier, later in zip(own, own[1:], strict=False)] == [
-            1000
-        ] * (len(own) - 1)
+        assert [later - earlier for earlier, later in pairwise(own)] == [1000] * (len(own) - 1)
         assert own[0] <= 1000
         all_turns += own
     all_turns.sort()
-    gaps = [later - earlier for earlier, later in zip(all_turns, all_turns[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(all_turns)]
     assert min(gaps) >= 1000 // count - 20
 
 
