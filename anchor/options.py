@@ -91,7 +91,7 @@ NODE_OPTIONS: tuple[Option, ...] = (
            "entries of log after which a snapshot takes their place (default 10000)", "number"),
     Option("snapshot-bytes", "SIZE", values.byte_count(64 << 10, 1 << 40), _TIMING,
            "bytes of log after which a snapshot takes their place (default 64MiB)", "number"),
-    Option("snapshot-rate", "SIZE", values.byte_count(0, 1 << 40), _TIMING,
+    Option("snapshot-rate", "SIZE", values.byte_rate(128 << 10, 1 << 40), _TIMING,
            "bytes a second of snapshots sent to other nodes (default 0: no limit)", "number"),
     Option("log-level", "LEVEL", values.one_of("debug", "info", "warning", "error"), _OTHER,
            "debug, info, warning or error (default info)"),

@@ -146,6 +146,16 @@ def byte_count(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def byte_rate(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of bytes a second between two bounds, written like sizes; 0 is no limit."""
+    count = byte_count(low, high)
+
+    def parse(text: str) -> int:
+        return 0 if text.strip() == "0" else count(text)
+
+    return parse
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Make a parser of whole numbers between two bounds."""
 

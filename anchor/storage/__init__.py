@@ -19,11 +19,16 @@ The caller's duties, in order
    disk when it likes. Were it ahead of the log after a power cut, nobody could tell that from a
    log that lost its end, and so it is refused. ``anchor.raft`` hands out committed entries so.
 5. **Compact**: ``create_snapshot`` (native thread), ``log.record_snapshot(snapshot.metadata)``,
-   sync, ``log.drop_prefix(index)`` with an index the snapshot includes, less a tail for those that
-   are slow; later ``log.reclaim()`` (native thread).
-6. **Scrub**: from a native thread, ``scrub().step()`` every now and then; close the scrub before
-   the directory, and before ``install``.
-7. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
+   ``log.drop_prefix(index)`` with an index the snapshot includes, less a tail for those that are
+   slow; later ``log.reclaim()`` (native thread). ``snapshots.hold`` keeps the files of one that is
+   being read.
+6. **Install** what another node sent: a ``Reception`` takes the files and makes a snapshot of them,
+   ``prepare`` a state that is not live yet (native thread). ``switch`` is one write, in its turn
+   among the appends; load the state machine from the new ``state`` at once. After the sync,
+   ``retire`` the old one (native thread).
+7. **Scrub**: from a native thread, ``scrub().step()`` every now and then; close the scrub before
+   the directory, and before ``retire``. Snapshots, scrub, ``reclaim`` and ``retire`` take turns.
+8. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
    until it is opened again. Nothing synced is lost, but the node is out. So refuse clients' writes
    while ``free_bytes()`` is less than :data:`RESERVE_BYTES`, which is room to finish what is under
    way.
@@ -35,10 +40,13 @@ The binding keeps the GIL inside reads and writes and releases it inside syncs a
 
 =====================  =========================================================================
 hub-safe, some µs      ``log``: all but the following; ``state.get``, ``state.write``,
-                       ``free_bytes``. A read that misses the caches waits for the disk.
+                       ``free_bytes``, ``switch``, ``snapshots.hold``, ``snapshots.release``. A
+                       read that misses the caches waits for the disk.
+blocks, GIL released   ``Reception``, for most of its time
 blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``
 blocks, GIL held for   ``open``, ``bootstrap``, ``set_cluster_id``, ``create_snapshot``,
-some ms here or there  ``install``, ``close``; ``Scrub.step`` for the time it is given
+some ms here or there  ``prepare``, ``retire``, ``install``, ``close``; ``Scrub.step`` for the time
+                       it is given
 =====================  =========================================================================
 
 What is checked
