@@ -135,5 +135,5 @@ def test_a_rate_is_a_size_or_no_limit_at_all() -> None:
     rate = values.byte_rate(128 << 10, 1 << 30)
     assert (rate("0"), rate("10MB"), rate("128KiB")) == (0, 10_000_000, 128 << 10)
     for text in ("1", "127KiB", "2GiB", "fast"):
-        with pytest.raises(ValueError, match="bytes|size"):
+        with pytest.raises(ValueError, match=r"bytes|size"):
             rate(text)
