@@ -170,6 +170,7 @@ class Node:
         if self._dead or self._stopping:
             return
         self._dead = True
+        self.snapshots.halt()
         self._fail_all(f"the node stopped: {why}")
         self._fatal(why)
 
@@ -244,7 +245,7 @@ class Node:
         while True:
             gevent.sleep(SCRUB_SECONDS)
             self.snapshots.scrub()
-            self._parts.receptions.forget_if_overtaken(self.raft.commit_index)
+            self._parts.receptions.forget_if_overtaken(self.raft.last_applied)
 
     def _leader_known(self) -> bool:
         return self.raft.leader_id is not None

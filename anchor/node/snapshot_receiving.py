@@ -86,13 +86,13 @@ class SnapshotReceptions:
         if sink is not None:
             sink.discard()
 
-    def forget_if_overtaken(self, commit_index: int) -> None:
+    def forget_if_overtaken(self, applied_index: int) -> None:
         """Remove a snapshot that the core had no use for. Blocks this greenlet."""
         sink = self._sink
         if (
             sink is not None
             and sink.installation is not None
-            and sink.manifest.metadata.last_included_index <= commit_index
+            and sink.manifest.metadata.last_included_index <= applied_index
         ):
             self.forget()
 

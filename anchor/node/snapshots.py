@@ -160,7 +160,7 @@ class Snapshots:
 
     def run(self) -> None:
         """Take a snapshot whenever one is due, and drop what it stands for."""
-        while True:
+        while not self._stopped:
             gevent.sleep(CHECK_SECONDS)
             try:
                 if self._is_due():
@@ -268,9 +268,13 @@ class Snapshots:
     def _scrub_slice(self) -> None:
         self._scrubbing.step()
 
+    def halt(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = True
+
     def stop(self, timeout_seconds: float) -> bool:
         """Let go of the directory; False if something still works on it. Kill ``run`` first."""
-        self._stopped = True
+        self.halt()
         if self._under_way is not None and not self._under_way.ready():
             self._under_way.wait(timeout_seconds)
             if not self._under_way.ready():

@@ -14,6 +14,7 @@ from anchor.node.errors import Stopping
 from anchor.node.snapshots import Snapshots
 from anchor.storage import DiskFullError
 from tests.storage.building import configuration, opened
+from tests.storage.test_snapshots import carried as copied
 from tests.storage.test_snapshots import grow
 
 if TYPE_CHECKING:
@@ -182,6 +183,33 @@ def test_no_snapshot_is_begun_on_a_disk_that_is_almost_full(
     monkeypatch.setattr(member.directory, "free_bytes", lambda: 1 << 20)
     with pytest.raises(DiskFullError, match="almost no space"):
         member.snapshots.take()
+
+
+def test_a_replaced_state_goes_when_its_replacement_is_durable(
+    member: Member, tmp_path: Path
+) -> None:
+    """Not before: a power cut would leave neither. The scrub goes on with the new one."""
+    with opened(tmp_path / "other") as other:
+        grow(other, 30)
+        snapshot = other.create_snapshot()
+    member.grow(5)
+    replaced = member.directory.state.path
+    carried = copied(snapshot, member.directory)
+    member.directory.switch(member.directory.prepare(carried))
+    member.snapshots.switched(7)
+    member.snapshots.synced(6)
+    for _ in range(3):
+        member.snapshots.scrub()
+    assert replaced.exists()
+    member.directory.log.sync()
+    member.snapshots.synced(8)
+    with gevent.Timeout(20):
+        while replaced.exists():
+            gevent.sleep(0.001)
+    for _ in range(3):
+        member.snapshots.scrub()
+    assert member.snapshots.status()["snapshot_index"] == 30
+    assert member.first_index == 31
 
 
 def test_nothing_begins_after_the_end(tmp_path: Path) -> None:
