@@ -53,8 +53,9 @@ class Member:
 
     @property
     def taken(self) -> list[int]:
-        """What snapshots there are, the newest first."""
-        return [one.metadata.last_included_index for one in self.directory.snapshots.all()]
+        """What snapshots there are, the newest first; by name, for one may be going just now."""
+        names = [found.name for found in self.directory.snapshots.path.glob("0*-0*")]
+        return sorted((int(name.split("-")[1]) for name in names), reverse=True)
 
     @property
     def first_index(self) -> int:
