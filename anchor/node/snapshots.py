@@ -287,9 +287,11 @@ class Snapshots:
             return self._in_thread(call)
 
     def _in_thread(self, call: Callable[[], _T]) -> _T:
+        # Whoever waited for the last thing may have been killed, and it goes on.
+        if self._under_way is not None:
+            self._under_way.wait()
         if self._stopped:
             raise Stopping("the node is stopping")
-        # Kept, because whoever waits for it may be killed, and it goes on.
         self._under_way = gevent.get_hub().threadpool.spawn(call)
         result: _T = self._under_way.get()
         return result

@@ -58,6 +58,7 @@ def test_a_member_goes_on_from_the_snapshot() -> None:
     put(node.leader, b"missed")
     node.world.run()
     node.come_back()
+    assert node.replica.raft.last_applied == node.replica.machine.applied_index
     put(node.leader, b"later")
     node.world.tick(10)
     assert value_of(node, b"missed") == value_of(node, b"later") == b"v"

@@ -149,14 +149,14 @@ class Leader:
 
     def await_reports(self, count: int) -> list[tuple[str, bool]]:
         """Wait until the core was told so often."""
-        with gevent.Timeout(20):
+        with gevent.Timeout(60):
             while len(self.raft.reports) < count:
                 gevent.sleep(0.001)
         return self.raft.reports
 
     def settle(self) -> None:
         """Wait until no transfer goes on."""
-        with gevent.Timeout(20):
+        with gevent.Timeout(60):
             while self.sender._serving:
                 gevent.sleep(0.001)
 
