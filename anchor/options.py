@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from anchor import values
+from anchor import crash, values
 from anchor.settings import MAX_VALUE_BYTES_LIMIT
 from anchor.values import printable
 
@@ -215,11 +215,15 @@ def read_environment(
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Warnings about ``ANCHOR_*`` variables that mean nothing, perhaps misspelt."""
     known = [option.variable for option in (*NODE_OPTIONS, *VERB_OPTIONS)]
-    return [
+    ours = {*known, SUPERVISED_VARIABLE, crash.VARIABLE}
+    warnings = [
         f"{printable(name, 60)}: no such variable, ignored{_did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith("ANCHOR_") and name not in known and name != SUPERVISED_VARIABLE
+        if name.startswith("ANCHOR_") and name not in ours
     ]
+    if (complaint := crash.complaint(environ)) is not None:
+        warnings.append(complaint)
+    return warnings
 
 
 def read_file(

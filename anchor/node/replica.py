@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from anchor.crash import point
 from anchor.node.reads import ReadQueue
 from anchor.node.writes import Batch, Pending, WriteQueue, payloads
 from anchor.raft import NotLeader, Refused
@@ -121,7 +122,9 @@ class Replica:
         self.raft.persisted(number)
         held = self._held
         while held and held[0][0] <= number:
+            point("promise.before")
             self._outside.send(held.popleft()[1])
+            point("promise.after")
 
     # ----------------------------------------------------------------- what clients ask
 
@@ -210,7 +213,9 @@ class Replica:
             self.written = ready.number
             self._outside.written()
         if ready.messages:
+            point("send.before")
             self._outside.send(ready.messages)
+            point("send.after")
         if ready.messages_after_persist:
             self._held.append((ready.number, ready.messages_after_persist))
         if self.raft.configuration is not self._configuration:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Entry, EntryKind, HardState
 from anchor.storage import inspection, stable
@@ -145,7 +146,9 @@ class DataDirectory:
         generation = self._last_generation
         path = self._generation_path(generation)
         try:
+            point("install.before")
             snapshot.place(path)
+            point("install.placed")
             state = RocksState(path)
             try:
                 self._check_installed(snapshot, state)
@@ -165,7 +168,9 @@ class DataDirectory:
         ``state`` is another one afterwards: load the state machine from it. Call ``log.sync``, then
         ``retire``. A crash before the sync has ended leaves all of the old or all of the new.
         """
+        point("switch.before")
         self.log.install(installation.snapshot.metadata, installation.generation, hard_state)
+        point("switch.after")
         self._replaced.append(self.state)
         self.state, self.generation = installation.state, installation.generation
 
@@ -175,6 +180,7 @@ class DataDirectory:
         Nobody may use them any more, nor a scrub made before the switch.
         """
         while self._replaced:
+            point("switch.durable")
             state = self._replaced.pop()
             with suppress(StorageError):  # it is of no use any more
                 state.close()
@@ -257,10 +263,12 @@ class DataDirectory:
     def _create(self, node_id: str, rng: random.Random) -> None:
         """Make all pieces. The mark's first counts say that all of them are there."""
         SyncMark.create(self.path / MARK_FILE, WriteCounts())
+        point("create.mark")
         for part in (RAFT_DATABASE, STATE, SNAPSHOTS):
             shutil.rmtree(self.path / part, ignore_errors=True)
             (self.path / part).mkdir(mode=0o700)
         RocksState(self._generation_path(1), create=True).close()
+        point("create.state")
         with closing(RaftDatabase(self.path / RAFT_DATABASE, create=True)) as database:
             identity = Identity(node_id, rng.getrandbits(63), "")
             changes = Changes(database)
@@ -271,6 +279,7 @@ class DataDirectory:
             counts = database.counts
         for directory in (self.path / STATE, self.path, self.path.parent):
             sync_directory(directory)
+        point("create.database")
         SyncMark.create(self.path / MARK_FILE, counts)
 
     def _open(self, node_id: str) -> None:

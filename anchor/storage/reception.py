@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.storage.errors import CorruptionError, translate_os
 from anchor.storage.snapshots import STATE
 
@@ -51,6 +52,7 @@ class Reception:
         Raises CorruptionError when they complete a file that is not what the manifest says: it is
         to be sent again, all of it. Raises StorageError, and then the reception is of no more use.
         """
+        point("receive.before")
         try:
             if self._handle is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -60,6 +62,7 @@ class Reception:
                 view = view[os.write(self._handle, view) :]
             self._digest.update(content)
             self.offset += len(content)
+            point("receive.after")
             if self.offset >= self._present.size_bytes:
                 self._finish_file()
                 self._finish_files()

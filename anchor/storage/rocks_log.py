@@ -6,6 +6,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.raft import Entry, EntryKind, HardState, LogError
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError
@@ -136,24 +137,31 @@ class RocksLog:
             changes.put(stable.HARD_STATE, stable.encode_hard_state(hard_state))
         for key, record in (records or {}).items():
             changes.put(key, record)
+        if hard_state is not None:
+            point("vote.before")
         self._write(changes)
         if entries:
             self._last_index, self._configuration_indexes = last_index, configuration_indexes
             self.sizes.appended(entries[0].index, last_index, size_bytes)
         if hard_state is not None:
             self._hard_state = hard_state
+            point("vote.after")
 
     def sync(self) -> None:
         """Make all that was written before this call durable; an error is final. Blocking."""
         counts = self._database.counts
+        point("sync.before")
         self._database.sync()
+        point("sync.after")
         self._synced = counts
 
     def record_snapshot(self, snapshot: SnapshotMetadata) -> None:
         """Remember what the newest snapshot stands for."""
         changes = Changes(self._database)
         changes.put(stable.SNAPSHOT, stable.encode_snapshot(snapshot))
+        point("record.before")
         self._write(changes)
+        point("record.after")
         self._snapshot = snapshot
 
     def drop_prefix(self, last_index: int) -> None:
@@ -163,13 +171,17 @@ class RocksLog:
         compacted = (last_index, self.term(last_index))
         changes.put(stable.COMPACTED, stable.encode_position(*compacted))
         kept = self._drop(changes, last_index)
+        point("drop.before")
         self._write(changes)
+        point("drop.after")
         self._compacted, self._configuration_indexes = compacted, kept
         self.sizes.dropped(last_index)
 
     def reclaim(self) -> None:
         """Give the space of dropped entries back to the disk. Blocking."""
+        point("reclaim.before")
         self._database.compact_entries(self._compacted[0])
+        point("reclaim.after")
 
     def install(
         self, snapshot: SnapshotMetadata, generation: int, hard_state: HardState | None = None
@@ -219,7 +231,9 @@ class RocksLog:
     def _write(self, changes: Changes) -> None:
         # The sync before this write is witnessed first: the mark lags by one sync on purpose.
         self._mark.note(self._synced)
+        point("append.before")
         self._database.write(changes)
+        point("append.after")
 
     def _truncate(self, changes: Changes, start: int) -> list[int]:
         """Delete all entries from ``start`` on; give the configuration indexes left."""

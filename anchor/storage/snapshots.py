@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.fsm import StateMachine
 from anchor.raft import Configuration, SnapshotMetadata
 from anchor.storage.errors import CorruptionError, ForeignDirectoryError, translate_os
@@ -116,7 +117,9 @@ class SnapshotStore:
         making.mkdir(mode=0o700)
         try:
             state.flush()
+            point("checkpoint.before")
             state.checkpoint(making / STATE)
+            point("checkpoint.after")
             metadata = _read_metadata(making / STATE)
             files = self._describe(making / STATE)
             snapshot = self.publish(making, SnapshotManifest(cluster_id, metadata, files))
@@ -129,14 +132,18 @@ class SnapshotStore:
 
     def publish(self, making: Path, manifest: SnapshotManifest) -> Snapshot:
         """Give a directory with the files of ``manifest`` in ``state``, all durable, its name."""
+        point("manifest.before")
         (making / MANIFEST_FILE).write_bytes(manifest.encode())
+        point("manifest.after")
         sync_file(making / MANIFEST_FILE)
         for directory in (making / STATE, making):
             sync_directory(directory)
         path = self.path / _name(manifest.metadata)
         if path.exists():  # of one entry there is one state, and this would be it
             return self._load(path)
+        point("rename.before")
         making.rename(path)
+        point("rename.after")
         sync_directory(self.path)
         return Snapshot(path, manifest)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Checkpoint, ReadOptions, WriteBatch
 
+from anchor.crash import point
 from anchor.storage import rocks
 from anchor.storage.errors import translate
 
@@ -49,10 +50,12 @@ class RocksState:
                 delete(key)
             else:
                 put(key, record)
+        point("apply.before")
         try:
             self._rocks.write(batch, self._write_options)
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+        point("apply.after")
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Give all keys that start with ``prefix``, in order, with their records."""
@@ -68,10 +71,12 @@ class RocksState:
 
     def flush(self) -> None:
         """Make all writes so far durable."""
+        point("flush.before")
         try:
             self._rocks.flush()
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+        point("flush.after")
 
     def checkpoint(self, path: Path) -> None:
         """Make ``path``, which must not exist, a copy of the state: hard links. Flush first."""

@@ -18,6 +18,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.storage.errors import CorruptionError
 from anchor.storage.raft_database import WriteCounts
 
@@ -66,9 +67,11 @@ class SyncMark:
         if counts == self.counts:
             return
         self.counts = counts
+        point("mark.before")
         # A mark that stays behind is a weaker witness, no more; the log's own disk decides.
         with contextlib.suppress(OSError):
             os.pwrite(self._file, _encode(counts), 0)
+        point("mark.after")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,146 @@
+"""A crash at each named point, again and again: ``python -m tests.cluster.crash --times 20``.
+
+Three nodes write for clients; one of them dies at the point (:mod:`anchor.crash`), as leader or as
+follower, and is started again. Then it has to hold what the majority holds, and every write that
+was ever acknowledged has to be there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anchor.crash import POINTS, VARIABLE
+from tests.cluster.load import Writers, missing
+from tests.cluster.processes import Cluster, eventually, running_cluster
+
+if TYPE_CHECKING:
+    from tests.cluster.processes import NodeProcess
+
+CRASH_SECONDS = 40.0
+SAMPLE = 300  # keys of each round that are looked for
+# Points that every write passes: they are passed some times before the crash.
+HOT = ("append", "mark", "sync", "send", "promise", "apply")
+# Points that a node passes only once it is the newest follower, or takes a snapshot in.
+NOT_HERE = ("create", "install", "switch")
+
+
+def points_of_a_running_node() -> list[str]:
+    """Those that a member passes without being wiped or left behind."""
+    return [name for name in POINTS if not name.startswith(NOT_HERE)]
+
+
+@dataclass
+class Crashes:
+    """One cluster, and the node that keeps dying."""
+
+    cluster: Cluster
+    chance: random.Random
+    roles: Counter[str] = field(default_factory=Counter)  # of the victim when it died
+    acknowledged: int = 0
+    rounds: int = 0
+
+    def crash_at(self, name: str, *, as_leader: bool) -> str:
+        """Have a node die there under load, start it again, compare; returns its role."""
+        self.rounds += 1
+        victim = self._arm(name, patience=500 if as_leader else 30)
+        with Writers(self.cluster, 3, f"{name}/{self.rounds}") as writers:
+            role = self._die(victim, unseat=as_leader or name.startswith("vote"))
+            self._others_go_on(victim)
+        victim.start()
+        self.cluster.wait_until_whole()
+        self.cluster.wait_until_caught_up()
+        self._check(writers.acknowledged, victim)
+        self.roles[role] += 1
+        self.acknowledged += len(writers.acknowledged)
+        return role
+
+    def _arm(self, name: str, patience: int) -> NodeProcess:
+        """Start a follower anew; it has some time to become leader if it needs ``patience``."""
+        followers = [node for node in self.cluster.nodes if node is not self.cluster.leader()]
+        victim = self.chance.choice(followers)
+        nth = patience + self.chance.randrange(400) if name.startswith(HOT) else 1
+        victim.kill()
+        victim.start(**{VARIABLE: f"{name}:{nth}"})
+        return victim
+
+    def _die(self, victim: NodeProcess, *, unseat: bool) -> str:
+        """Wait for its death; meanwhile the others may hand their leadership over."""
+        deadline = time.monotonic() + CRASH_SECONDS
+        role = "starting"
+        while not victim.has_ended:
+            assert time.monotonic() < deadline, "the point was never reached"
+            status = victim.status()
+            if status is not None:
+                role = str(status["role"])
+            if unseat and role == "follower":
+                self._unseat(victim)
+            time.sleep(0.02)
+        victim.process = None
+        assert "ended by SIGKILL" in victim.log_path.read_text()[-2000:]
+        return role
+
+    def _unseat(self, victim: NodeProcess) -> None:
+        """Stop whoever leads, which hands over to another, maybe to the victim."""
+        status = victim.status()
+        for node in self.cluster.nodes:
+            if status is not None and node.node_id == status["leader_id"] and node is not victim:
+                assert node.stop() == 0
+                node.start()
+                eventually("it is back", lambda node=node: node.status())  # type: ignore[misc]
+
+    def _others_go_on(self, victim: NodeProcess) -> None:
+        node = next(node for node in self.cluster.nodes if node is not victim)
+        eventually("the others go on", lambda: _put(node))
+
+    def _check(self, acknowledged: list[str], victim: NodeProcess) -> None:
+        """Through the victim all of them, through the others some."""
+        for node in self.cluster.nodes:
+            most = SAMPLE if node is victim else SAMPLE // 5
+            keys = self.chance.sample(acknowledged, min(most, len(acknowledged)))
+            keys += acknowledged[-20:]
+            lost = missing(node, keys)
+            assert not lost, f"{node.node_id} lost acknowledged writes: {lost[:5]}"
+
+
+def _put(node: NodeProcess) -> bool:
+    try:
+        return node.request("PUT", "/kv/goes-on", b"x")[0] == 200
+    except OSError:
+        return False
+
+
+def main() -> int:
+    """Run the rounds asked for, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--points", default=",".join(points_of_a_running_node()))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--flags", default="", help="for each node, with commas between them")
+    arguments = parser.parse_args()
+    flags = [flag for flag in arguments.flags.split(",") if flag]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as path, running_cluster(Path(path), 3, *flags) as cluster:
+        crashes = Crashes(cluster, random.Random(arguments.seed))
+        for name in arguments.points.split(","):
+            roles: Counter[str] = Counter()
+            for number in range(arguments.times):
+                roles[crashes.crash_at(name, as_leader=number % 2 == 0)] += 1
+            seen = ", ".join(f"{count} as {role}" for role, count in sorted(roles.items()))
+            print(f"{name:18} {arguments.times} crashes ({seen}), all equal after", flush=True)
+    print(
+        f"{crashes.rounds} crashes in {time.monotonic() - began:.0f} s, "
+        f"{crashes.acknowledged} acknowledged writes, none missing"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
