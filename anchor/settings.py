@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
+# What members say to each other: this version reads and writes all of these protocols, and a
+# cluster uses the newest that all its members speak (anchor.node.versions).
+# 1: the first. 2: a member says when its disk has no room.
+OLDEST_PROTOCOL = 1
+NEWEST_PROTOCOL = 2
+
 MAX_VALUE_BYTES_LIMIT = 3 << 20
 """A value travels in one gRPC message of at most 4 MiB, with its key and what goes around it."""
 

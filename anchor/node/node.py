@@ -42,6 +42,7 @@ from anchor.node.replica import Replica
 from anchor.node.snapshot_sending import SnapshotSender
 from anchor.node.snapshots import Snapshots
 from anchor.node.status import status_of
+from anchor.node.versions import why_too_old
 from anchor.node.waiting import Signal, Waiter
 from anchor.raft import InstallSnapshot, InvalidMessage, Role
 from anchor.storage import StorageError
@@ -383,6 +384,8 @@ class Node:
 
     def configuration_changed(self, configuration: Configuration) -> None:
         """Let the transport speak to whoever is a member now."""
+        if (why := why_too_old(configuration)) is not None:
+            self.die(why)
         self.membership.configuration_changed(configuration)
 
     def role_changed(self) -> None:

@@ -14,7 +14,9 @@ from anchor.node.compaction import Thresholds
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
 from anchor.node.snapshot_receiving import SnapshotReceptions
+from anchor.node.versions import why_too_old
 from anchor.raft import Configuration, Member, Options, Raft
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import DataDirectory, StorageError
 from anchor.transport import LocalMember, Transport, TransportOptions
 
@@ -103,16 +105,22 @@ def _build(
 def _bootstrap(directory: DataDirectory, itself: Member) -> None:
     """Found a cluster of one."""
     cluster_id = uuid.uuid4().hex
-    configuration = Configuration(members={itself.id: itself}, voters=frozenset({itself.id}))
+    configuration = Configuration(
+        members={itself.id: itself},
+        voters=frozenset({itself.id}),
+        protocol_version=NEWEST_PROTOCOL,
+    )
     directory.bootstrap(cluster_id, configuration)
     _log.info("founded cluster %s with %s as its only member", cluster_id, itself.id)
 
 
 def _check_address(raft: Raft, itself: Member) -> None:
-    """Raises StorageError if the others know this node at another address.
+    """Raises StorageError if the others know this node at another address, or are too new.
 
     They would go on dialing the old one, and this node would wait for them for ever.
     """
+    if (why := why_too_old(raft.configuration)) is not None:
+        raise StorageError(why)
     known = raft.configuration.members.get(itself.id)
     if known is not None and known.address != itself.address:
         raise StorageError(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from anchor.raft.progress import Progress
 
+NO_ROOM_PROTOCOL = 2  # the first in which an answer can say so
 NO_PROGRESS: Mapping[str, Progress] = MappingProxyType({})
 
 
@@ -152,6 +153,10 @@ class Raft:
     def transferring_to(self) -> str | None:
         """As leader: who is taking over."""
         return self._leadership.transferring_to if self._leadership else None
+
+    def cluster_speaks(self, protocol_version: int) -> bool:
+        """Whether all members are known to understand what this protocol brought, for good."""
+        return self.committed_configuration.protocol_version >= protocol_version
 
     @property
     def is_learner(self) -> bool:
@@ -449,6 +454,8 @@ class Raft:
             return
         self._check_against_committed(message)
         self._follow(message)
+        if not self.has_room and not self.cluster_speaks(NO_ROOM_PROTOCOL):
+            return  # the leader would press on after any answer it understands
         prev = message.prev_log_index
         if prev > self.log.commit_index and not self.log.matches(prev, message.prev_log_term):
             hint = self.log.last_not_after(min(prev, self.log.last_index), message.prev_log_term)

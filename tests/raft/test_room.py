@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from anchor.raft import AppendEntries, AppendEntriesResponse, ProgressState, Raft, TimeoutNow
-from tests.raft.harness import Cluster
+from anchor.raft import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Configuration,
+    ProgressState,
+    Raft,
+    TimeoutNow,
+)
+from tests.raft.harness import Cluster, configuration
 
 
 def led(voters: int = 3) -> Cluster:
-    """A cluster that n1 leads, and in which something is committed."""
+    """A cluster that n1 leads, and in which something is committed; it speaks protocol 2."""
     cluster = Cluster(voters)
-    cluster.elect("n1")
+    leader = cluster.elect("n1")
+    leader.propose_configuration(replace(leader.raft.configuration, protocol_version=2))
     cluster.commit(b"first")
     return cluster
 
@@ -156,3 +166,52 @@ def test_a_new_leader_finds_where_a_full_members_log_meets_its_own(turns: int) -
     assert entries_sent(cluster, "n3", 100) <= 3
     held = cluster["n3"].raft.last_log_index
     assert cluster.leader().raft.progress["n3"].match_index == held
+
+
+def test_a_full_member_is_silent_where_the_leader_may_not_understand() -> None:
+    """In a cluster of protocol 1 any answer would have the leader press on."""
+    cluster = Cluster(3)
+    cluster.elect("n1")
+    cluster.commit(b"first")
+    assert not cluster["n3"].raft.cluster_speaks(2)
+    cluster["n3"].raft.set_room(False)
+    cluster.commit(b"second")
+    cluster.run(100)
+    assert cluster.leaders() == ["n1"]
+    assert not cluster.leader().raft.progress["n3"].recently_active
+    cluster["n3"].raft.set_room(True)
+    cluster.commit(b"third")
+    assert cluster["n3"].raft.last_log_index == cluster.leader().raft.last_log_index
+
+
+def test_the_protocol_of_a_cluster_rises_and_never_falls() -> None:
+    """It is agreed on in the log, and survives every change of membership."""
+    cluster = led(5)
+    raft = cluster.leader().raft
+    assert all(server.raft.cluster_speaks(2) for server in cluster.up())
+    smaller = replace(
+        configuration(["n1", "n2", "n3"]), protocol_version=1
+    )  # two voters fewer: a joint change
+    cluster.leader().propose_configuration(smaller)
+    cluster.settle()
+    cluster.run(2 * cluster.options.heartbeat_ticks)
+    assert raft.committed_configuration.voters == {"n1", "n2", "n3"}
+    assert raft.cluster_speaks(2)
+    assert not raft.cluster_speaks(3)
+
+
+def test_a_configuration_of_protocol_1_has_the_bytes_it_always_had() -> None:
+    """Members that know no such field write and read the same."""
+    first = configuration(["n1"])
+    assert b"protocol_version" not in first.encode()
+    newer = replace(first, protocol_version=2)
+    assert Configuration.decode(newer.encode()) == newer
+    assert Configuration.decode(first.encode()).protocol_version == 1
+
+
+@pytest.mark.parametrize("wrong", [b"0", b'"2"', b"true", b"null", b"2.5"])
+def test_a_protocol_that_is_none_makes_no_configuration(wrong: bytes) -> None:
+    """It would be compared with numbers."""
+    newer = replace(configuration(["n1"]), protocol_version=2).encode()
+    with pytest.raises(ValueError, match="protocol_version"):
+        Configuration.decode(newer.replace(b'"protocol_version":2', b'"protocol_version":' + wrong))
