@@ -179,6 +179,7 @@ _TUNING = {
     "snapshot-entries": "snapshot_entries",
     "snapshot-bytes": "snapshot_bytes",
     "snapshot-rate": "snapshot_rate",
+    "quota-bytes": "quota_bytes",
     "log-level": "log_level",
     "log-format": "log_format",
 }

@@ -22,6 +22,12 @@ VERSION = "0.1.0"
 OLDEST_PROTOCOL = 1
 NEWEST_PROTOCOL = 2
 
+OUT_OF_ROOM = 75
+"""How a node's process exits that met a full disk unprepared: it can start over once there is room.
+
+The number is that of EX_TEMPFAIL in sysexits.h.
+"""
+
 MAX_VALUE_BYTES_LIMIT = 3 << 20
 """A value travels in one gRPC message of at most 4 MiB, with its key and what goes around it."""
 
@@ -55,6 +61,7 @@ class Settings:
     snapshot_entries: int = 10_000
     snapshot_bytes: int = 64 << 20
     snapshot_rate: int = 0  # bytes a second; 0: as fast as it goes
+    quota_bytes: int = 0
     log_level: str = "info"
     log_format: str = "auto"
 

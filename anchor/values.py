@@ -22,6 +22,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 _BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 1 << 10, "mb": 10**6, "mib": 1 << 20}
+_BYTE_UNITS |= {"gb": 10**9, "gib": 1 << 30}
 _MILLISECOND_UNITS = {"ms": 1, "s": 1000, "m": 60_000}
 
 

@@ -438,6 +438,21 @@ class Membership:
                 self._node.wake()
             gevent.sleep(0.01)
 
+    def hand_over_for_good(self, grace_seconds: float) -> None:
+        """As leader: let any voter with room take over, by an election if need be.
+
+        Where there is none, it leads on: it may still answer reads.
+        """
+        self.hand_over(grace_seconds)
+        voters = self._raft.configuration.voters
+        if self._raft.role is Role.LEADER and any(
+            progress.has_room and self._transport.connected(voter)
+            for voter, progress in self._raft.progress.items()
+            if voter in voters
+        ):
+            self._raft.step_down()
+            self._node.wake()
+
 
 def _silent(leader: Member, error: TransportError) -> NoLeader:
     return NoLeader(f"the leader {leader.id} at {leader.address} did not answer: {error}")

@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 
@@ -41,11 +41,13 @@ from anchor.node.membership import Membership
 from anchor.node.replica import Replica
 from anchor.node.snapshot_sending import SnapshotSender
 from anchor.node.snapshots import Snapshots
+from anchor.node.space import Space
 from anchor.node.status import status_of
 from anchor.node.versions import why_too_old
 from anchor.node.waiting import Signal, Waiter
 from anchor.raft import InstallSnapshot, InvalidMessage, Role
-from anchor.storage import StorageError
+from anchor.settings import OUT_OF_ROOM
+from anchor.storage import DiskFullError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,12 +93,20 @@ class Parts:
     receptions: SnapshotReceptions
     thresholds: Thresholds
     snapshot_rate: int
+    quota_bytes: int = 0
+
+
+class Fatal(Protocol):
+    """What is called when a node must stop by itself: with a line, and the process's status."""
+
+    def __call__(self, message: str, status: int = 1) -> None:
+        """Say the line, and end with the status."""
 
 
 class Node:
     """One running member of a cluster."""
 
-    def __init__(self, parts: Parts, fatal: Callable[[str], None]) -> None:
+    def __init__(self, parts: Parts, fatal: Fatal) -> None:
         self._parts = parts
         self._fatal = fatal
         self._transport = parts.transport
@@ -107,6 +117,8 @@ class Node:
         )
         self.forwarding = Forwarding(self.replica, parts.transport)
         self.membership = Membership(self, parts)
+        self.space = Space(parts.directory, parts.quota_bytes)
+        self._making_room = False
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
         self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
@@ -131,6 +143,7 @@ class Node:
 
     def start(self) -> None:
         """Begin to take part. The transport must have been started."""
+        self._look_at_space()
         configuration = self.raft.configuration
         self.configuration_changed(configuration)
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
@@ -166,14 +179,19 @@ class Node:
         self.replica.writes.fail_all(Stopping, why)
         self.replica.reads.fail_all(Stopping, why)
 
-    def die(self, why: str) -> None:
+    def die(self, why: str, status: int = 1) -> None:
         """Stop taking part at once, because something is wrong that no retry can mend."""
         if self._dead or self._stopping:
             return
         self._dead = True
         self.snapshots.halt()
         self._fail_all(f"the node stopped: {why}")
-        self._fatal(why)
+        self._fatal(why, status)
+
+    def _die_of(self, error: Exception) -> None:
+        """RocksDB goes on after a full disk only if it is opened anew: let the process be."""
+        status = OUT_OF_ROOM if isinstance(error, DiskFullError) else 1
+        self.die(f"{error}" or type(error).__name__, status)
 
     def _guard(self, loop: Callable[[], None]) -> None:
         try:
@@ -181,7 +199,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 - whatever it is, the node must not limp on
             if not isinstance(error, NodeError):
                 _log.debug("fatal", exc_info=True)
-            self.die(f"{error}" or type(error).__name__)
+            self._die_of(error)
 
     # ----------------------------------------------------------------- the greenlets
 
@@ -228,8 +246,34 @@ class Node:
             self.replica.tick(due - self._ticks_done)
             self._ticks_done = due
 
+    def _look_at_space(self) -> None:
+        """Act on a disk that has filled up, or has room again."""
+        space, raft = self.space, self.raft
+        space.look()
+        raft.set_room(not space.is_full)
+        refusal = space.refusal(b"") if space.is_full else None
+        if refusal is not None:
+            self.replica.writes.fail_gathered(refusal)
+        if not self._making_room and (
+            (space.is_full and raft.role is Role.LEADER) or space.is_tidying_due(self.applied_index)
+        ):
+            self._making_room = True
+            gevent.spawn(self._guard, self._make_room)
+
+    def _make_room(self) -> None:
+        """Let somebody lead who has room; find out whether deletions have made some."""
+        try:
+            if self.space.is_full:
+                self.membership.hand_over_for_good(self._parts.election_timeout_seconds)
+            else:
+                pool = gevent.get_hub().threadpool
+                pool.apply(self.space.tidy, (self.applied_index,))
+        finally:
+            self._making_room = False
+
     def _sweep(self) -> None:
         now = time.monotonic()
+        self._look_at_space()
         self.replica.writes.expire(now, self._leader_known)
         self.replica.reads.expire(now, self._leader_known)
         syncing_seconds = clock() - self._sync_began if self._syncing else 0.0
@@ -256,9 +300,11 @@ class Node:
     def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
         """Have one serialized command applied; raises a NodeError.
 
-        NoLeader and Overloaded promise that nothing happened, CommitUnknown that nobody knows.
+        CommitUnknown says that nobody knows; all others promise that nothing happened.
         """
         self._check_serving()
+        if self.space.refuses and (refusal := self.space.refusal(command)) is not None:
+            raise refusal
         waiter = Waiter(time.monotonic() + timeout_seconds)
         self.replica.write(command, key, waiter)
         self._wake.set()
@@ -437,8 +483,8 @@ class Node:
 
     def receive(self, message: Message) -> None:
         """A member said this. Raises InvalidMessage for what none may say."""
-        if self._dead:
-            return
+        if self._dead or self.space.is_exhausted:
+            return  # an answer may be a promise, and none could be kept
         try:
             self.replica.receive(message)
             # Not left to the owner: others would come first, and a quorum waits for this.
@@ -447,7 +493,7 @@ class Node:
         except InvalidMessage:
             raise
         except Exception as error:  # noqa: BLE001 - a broken core must not go on
-            self.die(f"{error}" or type(error).__name__)
+            self._die_of(error)
 
     def disconnected(self, member_id: str) -> None:
         """The stream to this member broke."""

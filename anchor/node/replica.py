@@ -17,14 +17,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from anchor.crash import point
+from anchor.node.errors import DiskFull
 from anchor.node.reads import ReadQueue
 from anchor.node.writes import Batch, Pending, WriteQueue, payloads
-from anchor.raft import NotLeader, Refused
+from anchor.raft import NoRoom, NotLeader, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.fsm import StateMachine
+    from anchor.node.errors import NodeError
     from anchor.raft import (
         Configuration,
         Entry,
@@ -172,9 +174,14 @@ class Replica:
 
     # ----------------------------------------------------------------- what the leader answers
 
-    def writes_refused(self, batches: Sequence[Batch]) -> None:
-        """The leader proposed none of these; they are handed out again at the next tick."""
+    def writes_refused(self, batches: Sequence[Batch], why: NodeError | None = None) -> None:
+        """The leader proposed none of these; they are handed out again at the next tick.
+
+        Unless there is a reason ``why`` that a tick does not mend: then their clients get it.
+        """
         self.writes.refused(batches)
+        if why is not None:
+            self.writes.fail_gathered(why)
         self._holding_back = True
 
     def read_confirmed(self, number: int, index: int) -> None:
@@ -266,6 +273,8 @@ class Replica:
     def _propose(self, batches: Sequence[Batch]) -> None:
         try:
             self.raft.propose(payloads(batches))
+        except NoRoom as error:
+            self.writes_refused(batches, DiskFull(f"{error}; nothing was done"))
         except Refused:
             self.writes_refused(batches)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from anchor.fsm import StateMachine
 from anchor.node.compaction import Thresholds
 from anchor.node.listener import Listener
-from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
+from anchor.node.node import TICKS_PER_HEARTBEAT, Fatal, Node, Parts
 from anchor.node.snapshot_receiving import SnapshotReceptions
 from anchor.node.versions import why_too_old
 from anchor.raft import Configuration, Member, Options, Raft
@@ -21,8 +21,6 @@ from anchor.storage import DataDirectory, StorageError
 from anchor.transport import LocalMember, Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anchor.settings import Settings
 
 _log = logging.getLogger("anchor.node")
@@ -33,7 +31,7 @@ LEASE_SHARE = 0.8
 MAX_APPLIED_BYTES = 128 << 10
 
 
-def open_node(settings: Settings, fatal: Callable[[str], None], version: str) -> Node:
+def open_node(settings: Settings, fatal: Fatal, version: str) -> Node:
     """Open the data directory, bind the peer port, and start a node.
 
     ``fatal`` is called, from any greenlet, with one line if the node must stop by itself. Raises
@@ -48,9 +46,7 @@ def open_node(settings: Settings, fatal: Callable[[str], None], version: str) ->
         raise
 
 
-def _build(
-    settings: Settings, directory: DataDirectory, fatal: Callable[[str], None], version: str
-) -> Node:
+def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: str) -> Node:
     itself = Member(
         settings.node_id,
         settings.address,
@@ -94,6 +90,7 @@ def _build(
         receptions=receptions,
         thresholds=Thresholds(settings.snapshot_entries, settings.snapshot_bytes),
         snapshot_rate=settings.snapshot_rate,
+        quota_bytes=settings.quota_bytes,
     )
     node = Node(parts, fatal)
     handler.serve(node)

@@ -179,6 +179,14 @@ class WriteQueue:
                 self._leave_round(batch)
                 self._gather_again(batch)
 
+    def fail_gathered(self, error: NodeError) -> None:
+        """Answer all that is in nobody's hands: nothing was done about it, and nothing will be."""
+        for batch in self._gathering:
+            for waiter in batch.waiters:
+                waiter.resolve(error)
+        self._gathering.clear()
+        self._gathering_bytes = 0
+
     def lost_touch(self) -> None:
         """The way to the leader broke: what was handed over may or may not have arrived."""
         for batch in self._in_flight.values():

@@ -30,8 +30,7 @@ The caller's duties, in order
    the directory, and before ``retire``. Snapshots, scrub, ``reclaim`` and ``retire`` take turns.
 8. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
    until it is opened again. Nothing synced is lost, but the node is out. So refuse clients' writes
-   while ``free_bytes()`` is less than :data:`RESERVE_BYTES`, which is room to finish what is under
-   way.
+   while ``room.free_bytes()`` is less than ``reserve_bytes()``: :mod:`~anchor.storage.room`.
 
 What may be called where
 ========================
@@ -40,10 +39,11 @@ The binding keeps the GIL inside reads and writes and releases it inside syncs a
 
 =====================  =========================================================================
 hub-safe, some µs      ``log``: all but the following; ``state.get``, ``state.write``,
-                       ``free_bytes``, ``switch``, ``snapshots.hold``, ``snapshots.release``. A
-                       read that misses the caches waits for the disk.
+                       ``room``: all but ``hold``; ``free_bytes``, ``reserve_bytes``, ``switch``,
+                       ``snapshots.hold``, ``snapshots.release``. A read that misses the caches
+                       waits for the disk.
 blocks, GIL released   ``Reception``, for most of its time
-blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``
+blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``, ``state.compact``
 blocks, GIL held for   ``open``, ``bootstrap``, ``set_cluster_id``, ``create_snapshot``,
 some ms here or there  ``prepare``, ``retire``, ``install``, ``close``; ``Scrub.step`` for the time
                        it is given
@@ -67,7 +67,7 @@ damage, and damage stops the start, or the read or the scrub that meets it (``Co
 
 from __future__ import annotations
 
-from anchor.storage.directory import RESERVE_BYTES, DataDirectory, Installation
+from anchor.storage.directory import DataDirectory, Installation
 from anchor.storage.errors import (
     CorruptionError,
     DiskFullError,
@@ -80,6 +80,7 @@ from anchor.storage.errors import (
 from anchor.storage.memory_log import MemoryLog
 from anchor.storage.reception import Reception
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.room import RESERVE_BYTES, Room
 from anchor.storage.scrub import Scrub
 from anchor.storage.snapshot_manifest import (
     SNAPSHOT_FORMAT,
@@ -106,6 +107,7 @@ __all__ = [
     "Reception",
     "RocksLog",
     "RocksState",
+    "Room",
     "Scrub",
     "Snapshot",
     "SnapshotManifest",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from contextlib import ExitStack, closing, suppress
@@ -23,6 +22,7 @@ from anchor.storage.errors import (
 from anchor.storage.files import sync_directory
 from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.room import BALLAST_FILE, Room
 from anchor.storage.scrub import Scrub
 from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
@@ -40,10 +40,7 @@ RAFT_DATABASE = "raft.db"
 STATE = "state"
 SNAPSHOTS = "snapshots"
 
-# Room for what is under way: write-ahead logs (12 MiB), and a flush of what the buffers hold.
-RESERVE_BYTES = 32 << 20
-
-_OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS}
+_OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS, BALLAST_FILE}
 _HARMLESS = {"lost+found"}  # what a file system puts at its own root
 
 
@@ -70,6 +67,7 @@ class DataDirectory:
         self.state: RocksState
         self._last_generation: int  # live, or prepared to be
         self._replaced: list[RocksState] = []  # not live any more, and still open
+        self.room: Room
 
     @classmethod
     def open(cls, path: Path, node_id: str, *, rng: random.Random | None = None) -> DataDirectory:
@@ -120,8 +118,11 @@ class DataDirectory:
 
     def free_bytes(self) -> int:
         """Give how much space this process may still use on the disk. Hub-safe."""
-        disk = os.statvfs(self.path)
-        return disk.f_bavail * disk.f_frsize
+        return self.room.free_bytes()
+
+    def reserve_bytes(self) -> int:
+        """Give how much space has to stay free for what is under way. Hub-safe."""
+        return self.room.reserve_bytes(self.state.table_bytes() + self._database.table_bytes())
 
     def scrub(self) -> Scrub:
         """Give a new scrub of all that is open here; close it before the directory."""
@@ -245,6 +246,8 @@ class DataDirectory:
         self.path.chmod(0o700)
         lock = DirectoryLock(self.path / LOCK_FILE)
         self._resources.callback(lock.release)
+        self.room = Room(self.path)
+        self.room.relieve()
         for found in self.path.rglob("*"):
             if not found.is_symlink():
                 found.chmod(0o700 if found.is_dir() else 0o600)

@@ -85,6 +85,25 @@ class RocksState:
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
 
+    def table_bytes(self) -> int:
+        """Give how much the tables take on the disk. Hub-safe."""
+        return rocks.measure(self._rocks, "live-sst-files-size")
+
+    def live_bytes(self) -> int:
+        """Give about how much the data takes, less what was overwritten or deleted. Hub-safe.
+
+        It knows of deletions only once they are compacted.
+        """
+        return rocks.measure(self._rocks, "estimate-live-data-size", "cur-size-all-mem-tables")
+
+    def compact(self) -> None:
+        """Give the space of what was overwritten or deleted back. Blocking, GIL released."""
+        try:
+            self._rocks.flush()
+            self._rocks.compact_range(None, None)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise translate(error, self.path) from None
+
     def family(self) -> Rdict:
         """Give all there is, for reading. It may not outlive the state."""
         return self._rocks

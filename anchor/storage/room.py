@@ -1,0 +1,87 @@
+"""How much room there is on the disk, and how much of it is not for clients' writes.
+
+RocksDB does not take a full disk well: after a failed write it takes no more until it is opened
+again. So nobody may get there. Three numbers, all scaled down on a disk of a few dozen MiB:
+
+- below the *reserve* a node takes no new entries. It is room to finish what is under way: the
+  write-ahead logs, a flush of what the buffers hold, and one compaction, which writes its result
+  before it removes what it read;
+- the *ballast* is a file without content that is given up when somebody else has filled the disk
+  all the same, so that terms and votes, some bytes each, can go on being written;
+- below the *minimum* there is room for nothing at all, and a node had better take no part.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Write-ahead logs (12 MiB), and a flush of what the buffers hold.
+RESERVE_BYTES = 32 << 20
+# What one compaction reads: as a rule the tables of the first two levels.
+MAX_COMPACTION_BYTES = 256 << 20
+BALLAST_BYTES = 16 << 20
+LOW_BYTES = 8 << 20  # less than this, and the ballast is given up
+MINIMUM_BYTES = 1 << 20
+
+BALLAST_FILE = "ballast"
+
+
+class Room:
+    """The room around a data directory. Everything here is hub-safe, some µs, but ``hold``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ballast = directory / BALLAST_FILE
+        disk = os.statvfs(directory)
+        self._scale = min(1.0, disk.f_blocks * disk.f_frsize / (8 * RESERVE_BYTES))
+
+    def free_bytes(self) -> int:
+        """Give how much space this process may still use on the disk."""
+        disk = os.statvfs(self._directory)
+        return disk.f_bavail * disk.f_frsize
+
+    def reserve_bytes(self, table_bytes: int) -> int:
+        """Give how much of that has to stay free, with tables of this size to be compacted."""
+        return int(self._scale * (RESERVE_BYTES + min(MAX_COMPACTION_BYTES, table_bytes)))
+
+    @property
+    def minimum_bytes(self) -> int:
+        """Less than this is as good as nothing."""
+        return MINIMUM_BYTES
+
+    @property
+    def ballast_bytes(self) -> int:
+        """How large the ballast is, where it is held."""
+        return int(self._scale * BALLAST_BYTES)
+
+    @property
+    def holds_ballast(self) -> bool:
+        """Whether there is some left to give up."""
+        return self._ballast.exists()
+
+    def hold(self) -> None:
+        """Take the ballast on; nothing if there is no room for it. Blocking, some ms."""
+        with suppress(OSError):
+            handle = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, self.ballast_bytes)
+            except OSError:
+                self.give_up()
+                raise
+            finally:
+                os.close(handle)
+
+    def give_up(self) -> None:
+        """Make room with it."""
+        with suppress(OSError):
+            self._ballast.unlink()
+
+    def relieve(self) -> None:
+        """Give the ballast up if it is needed now."""
+        if self.free_bytes() < self._scale * LOW_BYTES:
+            self.give_up()
