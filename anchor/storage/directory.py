@@ -296,6 +296,7 @@ class DataDirectory:
         self._resources.callback(self._database.close)
         self.generation = self._last_generation = self._read_generation()
         self.log = RocksLog(self._database, mark)
+        self.log.before_write = self.room.relieve
         state_path = self._generation_path(self.generation)
         with inspection.naming_the_file(state_path):
             self.state = RocksState(state_path)

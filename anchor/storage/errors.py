@@ -39,6 +39,16 @@ class UnsupportedFormatError(StorageError):
     """A newer version of anchor wrote the directory."""
 
 
+class SyncError(StorageError):
+    """An fsync failed: what was written before it may be on the disk or not."""
+
+    def __init__(self, path: Path, error: StorageError) -> None:
+        super().__init__(
+            f"{path}: an fsync failed ({error}); what was not durable before is in doubt: "
+            "check the disk, then start again"
+        )
+
+
 class DiskFullError(StorageError):
     """No space, or no quota, left."""
 

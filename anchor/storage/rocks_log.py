@@ -15,7 +15,7 @@ from anchor.storage.log_sizes import LogSizes
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from anchor.raft import SnapshotMetadata
     from anchor.storage.sync_mark import SyncMark
@@ -36,6 +36,7 @@ class RocksLog:
         """Read what is not read from the database each time; raises CorruptionError."""
         self._database = database
         self._mark = mark
+        self.before_write: Callable[[], None] = lambda: None  # called often: some µs at most
         self._synced = mark.counts
         self.sizes = LogSizes()
         try:
@@ -231,6 +232,7 @@ class RocksLog:
     def _write(self, changes: Changes) -> None:
         # The sync before this write is witnessed first: the mark lags by one sync on purpose.
         self._mark.note(self._synced)
+        self.before_write()
         point("append.before")
         self._database.write(changes)
         point("append.after")

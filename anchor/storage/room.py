@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MAX_COMPACTION_BYTES = 256 << 20
 BALLAST_BYTES = 16 << 20
 LOW_BYTES = 8 << 20  # less than this, and the ballast is given up
 MINIMUM_BYTES = 1 << 20
+LOOK_SECONDS = 0.005  # between two looks before a write: each takes some µs
 
 BALLAST_FILE = "ballast"
 
@@ -35,14 +37,16 @@ class Room:
     """The room around a data directory. Everything here is hub-safe, some µs, but ``hold``."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._ballast = directory / BALLAST_FILE
         disk = os.statvfs(directory)
         self._scale = min(1.0, disk.f_blocks * disk.f_frsize / (8 * RESERVE_BYTES))
+        self._low_bytes = int(self._scale * LOW_BYTES)
+        self._name = str(directory)
+        self._next_look = 0.0
 
     def free_bytes(self) -> int:
         """Give how much space this process may still use on the disk."""
-        disk = os.statvfs(self._directory)
+        disk = os.statvfs(self._name)
         return disk.f_bavail * disk.f_frsize
 
     def reserve_bytes(self, table_bytes: int) -> int:
@@ -82,6 +86,10 @@ class Room:
             self._ballast.unlink()
 
     def relieve(self) -> None:
-        """Give the ballast up if it is needed now."""
-        if self.free_bytes() < self._scale * LOW_BYTES:
+        """Give the ballast up if it is needed now. Called before every write, looks now and then."""
+        now = perf_counter()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if self.free_bytes() < self._low_bytes:
             self.give_up()

@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anchor.crash import POINTS, VARIABLE
 from tests.cluster.load import Writers, missing
@@ -28,12 +28,16 @@ CRASH_SECONDS = 40.0
 SAMPLE = 300  # keys of each round that are looked for
 # Points that every write passes: they are passed some times before the crash.
 HOT = ("append", "mark", "sync", "send", "promise", "apply")
-# Points that a node passes only once it is the newest follower, or takes a snapshot in.
-NOT_HERE = ("create", "install", "switch")
+# Points that a member passes when it takes a snapshot in, because the log it needs is gone.
+LEFT_BEHIND = ("receive", "install", "switch")
+# Points that a node passes before it is a member: tests/storage has those.
+NOT_HERE = ("create",)
+# So that a few seconds of writes need several snapshots.
+FLAGS = ("--snapshot-entries", "200", "--election-timeout", "500ms")
 
 
-def points_of_a_running_node() -> list[str]:
-    """Those that a member passes without being wiped or left behind."""
+def points_of_a_member() -> list[str]:
+    """Those that a member passes."""
     return [name for name in POINTS if not name.startswith(NOT_HERE)]
 
 
@@ -43,7 +47,6 @@ class Crashes:
 
     cluster: Cluster
     chance: random.Random
-    roles: Counter[str] = field(default_factory=Counter)  # of the victim when it died
     acknowledged: int = 0
     rounds: int = 0
 
@@ -52,13 +55,13 @@ class Crashes:
         self.rounds += 1
         victim = self._arm(name, patience=500 if as_leader else 30)
         with Writers(self.cluster, 3, f"{name}/{self.rounds}") as writers:
-            role = self._die(victim, unseat=as_leader or name.startswith("vote"))
+            unseat = as_leader and not name.startswith(LEFT_BEHIND)
+            role = self._die(victim, unseat=unseat or name.startswith("vote"))
             self._others_go_on(victim)
         victim.start()
         self.cluster.wait_until_whole()
         self.cluster.wait_until_caught_up()
         self._check(writers.acknowledged, victim)
-        self.roles[role] += 1
         self.acknowledged += len(writers.acknowledged)
         return role
 
@@ -68,8 +71,25 @@ class Crashes:
         victim = self.chance.choice(followers)
         nth = patience + self.chance.randrange(400) if name.startswith(HOT) else 1
         victim.kill()
+        if name.startswith(LEFT_BEHIND):
+            self._leave_behind(victim)
         victim.start(**{VARIABLE: f"{name}:{nth}"})
         return victim
+
+    def _leave_behind(self, victim: NodeProcess) -> None:
+        """Have the others write until they need what it lacks no more, and drop it."""
+        others = [node for node in self.cluster.nodes if node is not victim]
+        before = max(_status(node)["last_log_index"] for node in others)
+        with Writers(self.cluster, 3, f"behind/{self.rounds}") as writers:
+            eventually(
+                "the log it needs is dropped",
+                lambda: all(_status(node)["first_log_index"] > before for node in others),
+            )
+        self.acknowledged += len(writers.acknowledged)
+        for node in others:  # a leader keeps in memory what its log has dropped
+            node.kill()
+            node.start()
+        eventually("somebody leads", lambda: any(_leads(node) for node in others))
 
     def _die(self, victim: NodeProcess, *, unseat: bool) -> str:
         """Wait for its death; meanwhile the others may hand their leadership over."""
@@ -110,6 +130,15 @@ class Crashes:
             assert not lost, f"{node.node_id} lost acknowledged writes: {lost[:5]}"
 
 
+def _status(node: NodeProcess) -> dict[str, Any]:
+    return eventually("it answers", node.status)
+
+
+def _leads(node: NodeProcess) -> bool:
+    status = node.status()
+    return status is not None and status["role"] == "leader"
+
+
 def _put(node: NodeProcess) -> bool:
     try:
         return node.request("PUT", "/kv/goes-on", b"x")[0] == 200
@@ -118,23 +147,27 @@ def _put(node: NodeProcess) -> bool:
 
 
 def main() -> int:
-    """Run the rounds asked for, and print a table."""
+    """Run the rounds asked for, each through all points, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--points", default=",".join(points_of_a_running_node()))
+    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="begin no round after")
+    parser.add_argument("--points", default=",".join(points_of_a_member()))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--flags", default="", help="for each node, with commas between them")
     arguments = parser.parse_args()
-    flags = [flag for flag in arguments.flags.split(",") if flag]
+    names = arguments.points.split(",")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as path, running_cluster(Path(path), 3, *flags) as cluster:
+    roles: dict[str, Counter[str]] = {name: Counter() for name in names}
+    with tempfile.TemporaryDirectory() as path, running_cluster(Path(path), 3, *FLAGS) as cluster:
         crashes = Crashes(cluster, random.Random(arguments.seed))
-        for name in arguments.points.split(","):
-            roles: Counter[str] = Counter()
-            for number in range(arguments.times):
-                roles[crashes.crash_at(name, as_leader=number % 2 == 0)] += 1
-            seen = ", ".join(f"{count} as {role}" for role, count in sorted(roles.items()))
-            print(f"{name:18} {arguments.times} crashes ({seen}), all equal after", flush=True)
+        for number in range(arguments.times):
+            for name in names:
+                if time.monotonic() - began > 60 * arguments.minutes:
+                    break
+                roles[name][crashes.crash_at(name, as_leader=number % 2 == 0)] += 1
+            print(f"round {number + 1}: {time.monotonic() - began:.0f} s", flush=True)
+    for name in names:
+        seen = ", ".join(f"{count} as {role}" for role, count in sorted(roles[name].items()))
+        print(f"{name:18} {roles[name].total():3} crashes ({seen}), all equal after")
     print(
         f"{crashes.rounds} crashes in {time.monotonic() - began:.0f} s, "
         f"{crashes.acknowledged} acknowledged writes, none missing"
