@@ -266,8 +266,8 @@ class Node:
             if self.space.is_full:
                 self.membership.hand_over_for_good(self._parts.election_timeout_seconds)
             else:
-                pool = gevent.get_hub().threadpool
-                pool.apply(self.space.tidy, (self.applied_index,))
+                index = self.applied_index
+                self.snapshots.alone(lambda: self.space.tidy(index))
         finally:
             self._making_room = False
 

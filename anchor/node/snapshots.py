@@ -123,6 +123,10 @@ class Snapshots:
         """Remove one that is damaged."""
         self._exclusively(lambda: self._directory.snapshots.discard(metadata))
 
+    def alone(self, call: Callable[[], None]) -> None:
+        """Make a blocking call while nothing else here works on the files. Blocks this greenlet."""
+        self._exclusively(call)
+
     def keep_log(self, member_id: str, index: int) -> None:
         """Drop no entry after ``index``: the member will need it."""
         self._log_needed[member_id] = index

@@ -80,8 +80,7 @@ class Space:
             self._judge_quota()
         self.free_bytes = room.free_bytes()
         self._judge_room()
-        room.relieve()
-        if not self.is_full and not room.holds_ballast and self._has_plenty():
+        if self._has_plenty() and room.ballast_left < room.ballast_bytes:
             room.hold()
 
     def _has_plenty(self) -> bool:
@@ -93,11 +92,10 @@ class Space:
         enough = self.reserve_bytes * 9 // 8 if was_full else self.reserve_bytes
         self.is_full = self.free_bytes < enough
         minimum = self._directory.room.minimum_bytes
-        self.is_exhausted = self.free_bytes < (2 * minimum if was_exhausted else minimum)
-        if self.is_exhausted and self._directory.room.holds_ballast:
-            self._directory.room.give_up()
-            self.free_bytes = self._directory.room.free_bytes()
-            self.is_exhausted = self.free_bytes < minimum
+        self.is_exhausted = (
+            self.free_bytes < (2 * minimum if was_exhausted else minimum)
+            and not self._directory.room.ballast_left
+        )
         if self.is_full and not was_full:
             _log.warning(
                 "the disk is full: %s are free; takes no writes until %s are",

@@ -247,7 +247,7 @@ class DataDirectory:
         lock = DirectoryLock(self.path / LOCK_FILE)
         self._resources.callback(lock.release)
         self.room = Room(self.path)
-        self.room.relieve()
+        self.room.make_room_to_start()
         for found in self.path.rglob("*"):
             if not found.is_symlink():
                 found.chmod(0o700 if found.is_dir() else 0o600)

@@ -6,9 +6,11 @@ again. So nobody may get there. Three numbers, all scaled down on a disk of a fe
 - below the *reserve* a node takes no new entries. It is room to finish what is under way: the
   write-ahead logs, a flush of what the buffers hold, and one compaction, which writes its result
   before it removes what it read;
-- the *ballast* is a file without content that is given up when somebody else has filled the disk
-  all the same, so that terms and votes, some bytes each, can go on being written;
-- below the *minimum* there is room for nothing at all, and a node had better take no part.
+- the *ballast* is a file without content, given up piece by piece when somebody else has filled the
+  disk all the same: before each write that finds next to nothing free, so that whoever fills the
+  disk does not get it. Terms and votes, some bytes each, can go on being written then;
+- below the *minimum*, and without ballast, there is room for nothing at all, and a node had better
+  take no part.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ RESERVE_BYTES = 32 << 20
 # What one compaction reads: as a rule the tables of the first two levels.
 MAX_COMPACTION_BYTES = 256 << 20
 BALLAST_BYTES = 16 << 20
-LOW_BYTES = 8 << 20  # less than this, and the ballast is given up
+BALLAST_PIECES = 8
+# Less than this is as good as nothing.
 MINIMUM_BYTES = 1 << 20
+START_BYTES = 8 << 20  # what opening the databases may take
 LOOK_SECONDS = 0.005  # between two looks before a write: each takes some µs
 
 BALLAST_FILE = "ballast"
@@ -40,7 +44,7 @@ class Room:
         self._ballast = directory / BALLAST_FILE
         disk = os.statvfs(directory)
         self._scale = min(1.0, disk.f_blocks * disk.f_frsize / (8 * RESERVE_BYTES))
-        self._low_bytes = int(self._scale * LOW_BYTES)
+        self.minimum_bytes = MINIMUM_BYTES
         self._name = str(directory)
         self._next_look = 0.0
 
@@ -54,19 +58,17 @@ class Room:
         return int(self._scale * (RESERVE_BYTES + min(MAX_COMPACTION_BYTES, table_bytes)))
 
     @property
-    def minimum_bytes(self) -> int:
-        """Less than this is as good as nothing."""
-        return MINIMUM_BYTES
-
-    @property
     def ballast_bytes(self) -> int:
         """How large the ballast is, where it is held."""
         return int(self._scale * BALLAST_BYTES)
 
     @property
-    def holds_ballast(self) -> bool:
-        """Whether there is some left to give up."""
-        return self._ballast.exists()
+    def ballast_left(self) -> int:
+        """Give how much of it there is to give up."""
+        try:
+            return self._ballast.stat().st_size
+        except OSError:
+            return 0
 
     def hold(self) -> None:
         """Take the ballast on; nothing if there is no room for it. Blocking, some ms."""
@@ -81,15 +83,22 @@ class Room:
                 os.close(handle)
 
     def give_up(self) -> None:
-        """Make room with it."""
+        """Make room with all of it."""
         with suppress(OSError):
             self._ballast.unlink()
 
     def relieve(self) -> None:
-        """Give the ballast up if it is needed now. Called before every write, looks now and then."""
+        """Give some ballast up if it is needed. Called before each write, it looks now and then."""
         now = perf_counter()
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        if self.free_bytes() < self._low_bytes:
+        if self.free_bytes() < self.minimum_bytes and (left := self.ballast_left):
+            piece = self.ballast_bytes // BALLAST_PIECES
+            with suppress(OSError):
+                os.truncate(self._ballast, max(0, left - piece))
+
+    def make_room_to_start(self) -> None:
+        """Opening databases replays and flushes: give all of it up rather than fail at that."""
+        if self.free_bytes() < START_BYTES:
             self.give_up()

@@ -24,7 +24,8 @@ from tests.cluster.processes import Cluster, eventually, running_cluster
 if TYPE_CHECKING:
     from tests.cluster.processes import NodeProcess
 
-CRASH_SECONDS = 40.0
+CRASH_SECONDS = 90.0
+UNSEATINGS = 3  # leaders asked to hand over until the victim leads, or dies of it
 SAMPLE = 300  # keys of each round that are looked for
 # Points that every write passes: they are passed some times before the crash.
 HOT = ("append", "mark", "sync", "send", "promise", "apply")
@@ -95,16 +96,20 @@ class Crashes:
         """Wait for its death; meanwhile the others may hand their leadership over."""
         deadline = time.monotonic() + CRASH_SECONDS
         role = "starting"
+        attempts = UNSEATINGS if unseat else 0
         while not victim.has_ended:
             assert time.monotonic() < deadline, "the point was never reached"
             status = victim.status()
             if status is not None:
                 role = str(status["role"])
-            if unseat and role == "follower":
+            if attempts and role == "follower":
+                attempts -= 1
                 self._unseat(victim)
             time.sleep(0.02)
-        victim.process = None
-        assert "ended by SIGKILL" in victim.log_path.read_text()[-2000:]
+        assert victim.process is not None
+        code, victim.process = victim.process.returncode, None
+        said = victim.log_path.read_text()[-2000:]
+        assert "ended by SIGKILL" in said, f"{victim.node_id} ended with {code}: {said}"
         return role
 
     def _unseat(self, victim: NodeProcess) -> None:
