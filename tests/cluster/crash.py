@@ -34,7 +34,7 @@ LEFT_BEHIND = ("receive", "install", "switch")
 # Points that a node passes before it is a member: tests/storage has those.
 NOT_HERE = ("create",)
 # So that a few seconds of writes need several snapshots.
-FLAGS = ("--snapshot-entries", "200", "--election-timeout", "500ms")
+FLAGS = ("--snapshot-entries", "50", "--election-timeout", "500ms")
 
 
 def points_of_a_member() -> list[str]:
@@ -98,8 +98,8 @@ class Crashes:
         role = "starting"
         attempts = UNSEATINGS if unseat else 0
         while not victim.has_ended:
-            assert time.monotonic() < deadline, "the point was never reached"
             status = victim.status()
+            assert time.monotonic() < deadline, f"the point was never reached: {status}"
             if status is not None:
                 role = str(status["role"])
             if attempts and role == "follower":

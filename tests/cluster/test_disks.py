@@ -186,7 +186,7 @@ def test_a_crash_at_a_named_point_loses_nothing(tmp_path: Path) -> None:
     """A slice of what ``python -m tests.cluster.crash`` does with all of them."""
     with running_cluster(tmp_path, 3, *FLAGS) as cluster:
         crashes = Crashes(cluster, random.Random(1))
-        for name in ("sync.before", "promise.after", "vote.after", "rename.after", "drop.after"):
+        for name in ("sync.before", "vote.after", "rename.after"):
             crashes.crash_at(name, as_leader=False)
         crashes.crash_at("switch.after", as_leader=False)
         assert crashes.acknowledged > 0
