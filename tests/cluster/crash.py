@@ -54,7 +54,7 @@ class Crashes:
     def crash_at(self, name: str, *, as_leader: bool) -> str:
         """Have a node die there under load, start it again, compare; returns its role."""
         self.rounds += 1
-        victim = self._arm(name, patience=500 if as_leader else 30)
+        victim = self._arm(name, patience=100 if as_leader else 10)
         with Writers(self.cluster, 3, f"{name}/{self.rounds}") as writers:
             unseat = as_leader and not name.startswith(LEFT_BEHIND)
             role = self._die(victim, unseat=unseat or name.startswith("vote"))
@@ -70,7 +70,7 @@ class Crashes:
         """Start a follower anew; it has some time to become leader if it needs ``patience``."""
         followers = [node for node in self.cluster.nodes if node is not self.cluster.leader()]
         victim = self.chance.choice(followers)
-        nth = patience + self.chance.randrange(400) if name.startswith(HOT) else 1
+        nth = patience + self.chance.randrange(200) if name.startswith(HOT) else 1
         victim.kill()
         if name.startswith(LEFT_BEHIND):
             self._leave_behind(victim)
