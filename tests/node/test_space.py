@@ -5,9 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-import pytest
-
-from anchor.fsm import encode_delete, encode_put, is_delete
+from anchor.fsm import encode_delete, encode_put
 from anchor.node.errors import DiskFull, QuotaExceeded
 from anchor.node.space import LIFTS_AT, MEASURE_SECONDS, TIDY_SECONDS, Space
 
@@ -182,10 +180,3 @@ def test_the_status_says_what_is_free_used_and_allowed() -> None:
         "full": False,
         "over_quota": False,
     }
-
-
-@pytest.mark.parametrize("key", [b"", b"k", b"\x12" * 200])
-def test_a_deletion_is_told_from_a_write_by_its_first_byte(key: bytes) -> None:
-    """Whatever the key."""
-    assert is_delete(encode_delete(key))
-    assert not is_delete(encode_put(key, b"value"))
