@@ -31,6 +31,8 @@ SAMPLE = 300  # keys of each round that are looked for
 HOT = ("append", "mark", "sync", "send", "promise", "apply")
 # Points that a member passes when it takes a snapshot in, because the log it needs is gone.
 LEFT_BEHIND = ("receive", "install", "switch")
+# Points that no leader passes.
+FOLLOWERS_ONLY = (*LEFT_BEHIND, "promise")
 # Points that a node passes before it is a member: tests/storage has those.
 NOT_HERE = ("create",)
 # So that a few seconds of writes need several snapshots.
@@ -56,7 +58,7 @@ class Crashes:
         self.rounds += 1
         victim = self._arm(name, patience=100 if as_leader else 10)
         with Writers(self.cluster, 3, f"{name}/{self.rounds}") as writers:
-            unseat = as_leader and not name.startswith(LEFT_BEHIND)
+            unseat = as_leader and not name.startswith(FOLLOWERS_ONLY)
             role = self._die(victim, unseat=unseat or name.startswith("vote"))
             self._others_go_on(victim)
         victim.start()
