@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from anchor import startup
 from anchor.plan import Mistakes, Plan, RunCluster, RunNode, RunVerb, Show
-from anchor.settings import VERSION
+from anchor.settings import OUT_OF_ROOM, VERSION
 from anchor.startup import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anchor.node import Node
+    from anchor.node.node import Fatal
     from anchor.settings import Settings
 
 OK, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -92,16 +93,46 @@ def run_node(plan: RunNode) -> int:
     from anchor.api.limits import Limits  # noqa: PLC0415 - the same
 
     with contextlib.closing(listener):
-        return server.serve(Limits.of(settings), _node_starter(settings, server.fatal), listener)
+        status = server.serve(Limits.of(settings), _node_starter(settings, server.fatal), listener)
+    if status == OUT_OF_ROOM:
+        _start_over(settings)
+    return status
 
 
-def _node_starter(settings: Settings, fatal: Callable[[str], NoReturn]) -> Callable[[], Node]:
+def _start_over(settings: Settings) -> NoReturn:
+    """Wait for room on the disk, then be the same command anew: RocksDB has to be opened again."""
+    import logging  # noqa: PLC0415 - a verb does without
+    import signal  # noqa: PLC0415 - the same
+    import time  # noqa: PLC0415 - the same
+
+    from anchor.storage import Room  # noqa: PLC0415 - the same
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # what was Gunicorn's to handle ends us now
+    room = Room(settings.directory)
+    room.give_up()
+    needed = room.reserve_bytes(0) * 5 // 4 + room.ballast_bytes
+    log = logging.getLogger("anchor.cli")
+    log.warning("waits until %d MiB are free on the disk, then starts again", needed >> 20)
+    while room.free_bytes() < needed:
+        time.sleep(1.0)
+    log.info("there is room on the disk: starts again")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - as we were
+
+
+def _node_starter(settings: Settings, fatal: Fatal) -> Callable[[], Node]:
     """Make the function that the HTTP worker calls, forked and patched, to bring the node up."""
 
     def start_node() -> Node:
         from anchor.node import open_node  # noqa: PLC0415 - it imports gRPC and RocksDB
+        from anchor.storage import DiskFullError  # noqa: PLC0415 - the same
 
-        return open_node(settings, fatal, VERSION)
+        try:
+            return open_node(settings, fatal, VERSION)
+        except DiskFullError as error:
+            fatal(str(error), OUT_OF_ROOM)
+            raise
 
     return start_node
 

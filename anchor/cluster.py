@@ -71,6 +71,10 @@ def arguments_for(node: Settings, peers: Sequence[str]) -> list[str]:
         "heartbeat": node.heartbeat_ms,
         "request-timeout": node.request_timeout_ms,
         "max-value-bytes": node.max_value_bytes,
+        "snapshot-entries": node.snapshot_entries,
+        "snapshot-bytes": node.snapshot_bytes,
+        "snapshot-rate": node.snapshot_rate,
+        "quota-bytes": node.quota_bytes,
         "log-level": node.log_level,
         "log-format": "json" if node.log_format == "json" else "text",
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from anchor import values
+from anchor import crash, values
 from anchor.settings import MAX_VALUE_BYTES_LIMIT
 from anchor.values import printable
 
@@ -87,6 +87,15 @@ NODE_OPTIONS: tuple[Option, ...] = (
            "how long a client's request may wait, for a leader too (default 5s)", "number"),
     Option("max-value-bytes", "SIZE", values.byte_count(1, MAX_VALUE_BYTES_LIMIT), _TIMING,
            "the largest value taken (default 1MiB, at most 3MiB)", "number"),
+    Option("snapshot-entries", "N", values.whole_number(10, 100_000_000), _TIMING,
+           "entries of log after which a snapshot takes their place (default 10000)", "number"),
+    Option("snapshot-bytes", "SIZE", values.byte_count(64 << 10, 1 << 40), _TIMING,
+           "bytes of log after which a snapshot takes their place (default 64MiB)", "number"),
+    Option("snapshot-rate", "SIZE", values.byte_rate(128 << 10, 1 << 40), _TIMING,
+           "bytes a second of snapshots sent to other nodes (default 0: no limit)", "number"),
+    Option("quota-bytes", "SIZE", values.byte_count(0, 1 << 60), _TIMING,
+           "how much the data may take; deletions go through beyond it (default 0: no limit)",
+           "number"),
     Option("log-level", "LEVEL", values.one_of("debug", "info", "warning", "error"), _OTHER,
            "debug, info, warning or error (default info)"),
     Option("log-format", "FORMAT", values.one_of("auto", "text", "json"), _OTHER,
@@ -209,11 +218,15 @@ def read_environment(
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Warnings about ``ANCHOR_*`` variables that mean nothing, perhaps misspelt."""
     known = [option.variable for option in (*NODE_OPTIONS, *VERB_OPTIONS)]
-    return [
+    ours = {*known, SUPERVISED_VARIABLE, crash.VARIABLE}
+    warnings = [
         f"{printable(name, 60)}: no such variable, ignored{_did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith("ANCHOR_") and name not in known and name != SUPERVISED_VARIABLE
+        if name.startswith("ANCHOR_") and name not in ours
     ]
+    if (complaint := crash.complaint(environ)) is not None:
+        warnings.append(complaint)
+    return warnings
 
 
 def read_file(

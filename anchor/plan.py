@@ -176,6 +176,10 @@ _TUNING = {
     "heartbeat": "heartbeat_ms",
     "request-timeout": "request_timeout_ms",
     "max-value-bytes": "max_value_bytes",
+    "snapshot-entries": "snapshot_entries",
+    "snapshot-bytes": "snapshot_bytes",
+    "snapshot-rate": "snapshot_rate",
+    "quota-bytes": "quota_bytes",
     "log-level": "log_level",
     "log-format": "log_format",
 }

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
+# What members say to each other: this version reads and writes all of these protocols, and a
+# cluster uses the newest that all its members speak (anchor.node.versions).
+# 1: the first. 2: a member says when its disk has no room.
+OLDEST_PROTOCOL = 1
+NEWEST_PROTOCOL = 2
+
+OUT_OF_ROOM = 75
+"""How a node's process exits that met a full disk unprepared: it can start over once there is room.
+
+The number is that of EX_TEMPFAIL in sysexits.h.
+"""
+
 MAX_VALUE_BYTES_LIMIT = 3 << 20
 """A value travels in one gRPC message of at most 4 MiB, with its key and what goes around it."""
 
@@ -46,6 +58,10 @@ class Settings:
     request_timeout_ms: int = 5000
     max_value_bytes: int = 1 << 20
     max_key_bytes: int = 4096
+    snapshot_entries: int = 10_000
+    snapshot_bytes: int = 64 << 20
+    snapshot_rate: int = 0  # bytes a second; 0: as fast as it goes
+    quota_bytes: int = 0
     log_level: str = "info"
     log_format: str = "auto"
 

@@ -22,6 +22,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 _BYTE_UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 1 << 10, "mb": 10**6, "mib": 1 << 20}
+_BYTE_UNITS |= {"gb": 10**9, "gib": 1 << 30}
 _MILLISECOND_UNITS = {"ms": 1, "s": 1000, "m": 60_000}
 
 
@@ -142,6 +143,16 @@ def byte_count(low: int, high: int) -> Callable[[str], int]:
         if not low <= exact <= high or exact != int(exact):
             raise ValueError(f"must be whole bytes from {low} to {high}")
         return int(exact)
+
+    return parse
+
+
+def byte_rate(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of bytes a second between two bounds, written like sizes; 0 is no limit."""
+    count = byte_count(low, high)
+
+    def parse(text: str) -> int:
+        return 0 if text.strip() == "0" else count(text)
 
     return parse
 

@@ -45,12 +45,12 @@ def serve(limits: Limits, start_node: Callable[[], Store], listener: socket.sock
     return 0
 
 
-def fatal(message: str) -> NoReturn:
-    """End this process at once because it must not go on: one line, status 1."""
+def fatal(message: str, status: int = 1) -> NoReturn:
+    """End this process at once because it must not go on: one line, and the status."""
     from anchor.api.worker import leave  # noqa: PLC0415 - gevent is the worker's
 
     _log.critical("%s", message)
-    leave(1)
+    leave(status)
 
 
 def raise_file_limit(limits: Limits) -> Limits:
@@ -200,7 +200,8 @@ class NodeArbiter(Arbiter):  # type: ignore[misc]
                     continue
                 self.WORKERS.pop(pid).tmp.close()
                 if not self._stopping:
-                    raise HaltServer(_how_it_ended(pid, status), 1)
+                    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
+                    raise HaltServer(_how_it_ended(pid, status), code or 1)
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the worker and wait for it."""

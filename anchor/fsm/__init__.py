@@ -47,7 +47,7 @@ Every record starts with its format. One this version does not know is an error,
 
 from __future__ import annotations
 
-from anchor.fsm.codec import check_batch, encode_batch, encode_delete, encode_put
+from anchor.fsm.codec import check_batch, encode_batch, encode_delete, encode_put, is_delete
 from anchor.fsm.errors import FsmError, MalformedPayloadError, MalformedStateError, OutOfOrderError
 from anchor.fsm.machine import (
     DIGESTS_KEPT,
@@ -79,4 +79,5 @@ __all__ = [
     "encode_batch",
     "encode_delete",
     "encode_put",
+    "is_delete",
 ]

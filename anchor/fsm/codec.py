@@ -19,6 +19,7 @@ from anchor.fsm.fsm_pb2 import Put as _Put
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_DELETE_TAG = b"\x12"  # of a command: field 2, length-delimited
 _COMMANDS_TAG = b"\x0a"  # field 1, length-delimited
 _ORIGIN_TAG = b"\x11"  # field 2, fixed 64 bits
 _NUMBER_TAG = b"\x18"  # field 3, varint
@@ -40,6 +41,11 @@ def encode_put(key: bytes, value: bytes) -> bytes:
 def encode_delete(key: bytes) -> bytes:
     """One serialized command: ``key`` shall not be there."""
     return _Command(delete=_Delete(key=key)).SerializeToString()
+
+
+def is_delete(command: bytes) -> bool:
+    """Whether this serialized command frees space rather than taking it."""
+    return command[:1] == _DELETE_TAG
 
 
 def encode_batch(origin: int, number: int, commands: Sequence[bytes]) -> bytes:

@@ -96,6 +96,10 @@ class StateMachine:
     """Applies the log to a store, and reads from it. See the package's manual."""
 
     def __init__(self, store: StateStore) -> None:
+        self.load(store)
+
+    def load(self, store: StateStore) -> None:
+        """Be as this store has it, and go on with it: a snapshot takes the place of the state."""
         self._store = store
         record = store.get(records.APPLIED_KEY)
         applied = Applied(0, 0, bytes(records.DIGEST_BYTES))

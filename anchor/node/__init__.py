@@ -14,8 +14,11 @@ The caller, :mod:`anchor.cli`, in order
 
 The pieces: ``replica.py`` carries out what the core decides, without greenlets; ``writes.py`` and
 ``reads.py`` are what clients wait for; ``node.py`` has the greenlets; ``forwarding.py`` asks the
-leader; ``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
-``digests.py`` compares what they hold.
+leader; ``snapshots.py`` takes snapshots of this node's state (``compaction.py``: when),
+``snapshot_sending.py`` and ``snapshot_receiving.py`` bring them to members that are behind the log;
+``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
+``digests.py`` compares what they hold; ``space.py`` watches the disk and the quota, ``versions.py``
+finds out what all members speak.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from anchor.node.errors import (
     NodeError,
     NoLeader,
     Overloaded,
+    QuotaExceeded,
     Removed,
     RequestTimeout,
     Stopping,
@@ -44,6 +48,7 @@ __all__ = [
     "Node",
     "NodeError",
     "Overloaded",
+    "QuotaExceeded",
     "Removed",
     "RequestTimeout",
     "Stopping",

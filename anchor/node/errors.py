@@ -48,9 +48,17 @@ class Overloaded(NodeError):  # noqa: N818 - named for what it is
 
 
 class DiskFull(NodeError):  # noqa: N818 - named for what it is
-    """There is no room for a write. Nothing was done."""
+    """There is no room for a write, here or on too many nodes. Nothing was done."""
 
     code = "disk_full"
+    status = 507
+    retryable = True
+
+
+class QuotaExceeded(NodeError):  # noqa: N818 - named for what it is
+    """The data takes what it may: a write is refused until something is deleted."""
+
+    code = "quota_exceeded"
     status = 507
 
 

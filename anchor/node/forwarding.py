@@ -6,11 +6,13 @@ it breaks is in doubt, and the replica asks again.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, check_batch
-from anchor.raft import NotLeader, Refused
+from anchor.node.errors import DiskFull
+from anchor.raft import NoRoom, NotLeader, Refused
 from anchor.transport import ForwardRequest, ForwardResponse, TransportError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from anchor.node.replica import Replica
     from anchor.node.writes import Batch
     from anchor.transport import ForwardStream, Transport
+
+_log = logging.getLogger("anchor.node")
 
 MAX_REQUEST_BYTES = 1 << 20  # batches are joined up to this; a single one may be larger
 MAX_REMEMBERED = 256  # accepted proposals are never answered: the oldest are forgotten
@@ -103,7 +107,7 @@ class Forwarding:
         elif question is not None:
             self._replica.read_confirmed(question, response.read_index)
         elif batches is not None:
-            self._replica.writes_refused(batches)
+            self._replica.writes_refused(batches, _reason(response.error_code))
 
     def broken(self, leader_id: str) -> None:
         """The stream to the leader is gone."""
@@ -132,6 +136,11 @@ class Forwarding:
             self._transport.refuse(request.sender, str(error))
         except NotLeader:
             reply(self._refusal(request.number, "not_leader"))
+        except NoRoom as error:
+            # Without room of its own it is about to hand over: ask again.
+            own = not self._replica.raft.has_room
+            reply(self._refusal(request.number, "overloaded" if own else DiskFull.code))
+            _log.debug("refused what %s forwarded: %s", request.sender, error)
         except Refused:
             reply(self._refusal(request.number, "overloaded"))
 
@@ -143,3 +152,10 @@ class Forwarding:
     def _refusal(self, number: int, code: str) -> ForwardResponse:
         raft = self._replica.raft
         return ForwardResponse(number, code, raft.leader_id or "", raft.term)
+
+
+def _reason(code: str) -> DiskFull | None:
+    """Why asking again soon is of no use, if the leader says so."""
+    if code == DiskFull.code:
+        return DiskFull("the disks of too many nodes are full; nothing was done")
+    return None

@@ -17,6 +17,7 @@ import gevent
 
 from anchor.node.digests import Digests
 from anchor.node.errors import MembershipError, NodeError, NoLeader, RequestTimeout
+from anchor.node.versions import Protocols, check_joiner
 from anchor.raft import (
     ChangeInProgress,
     Configuration,
@@ -28,6 +29,7 @@ from anchor.raft import (
     Role,
     TransferInProgress,
 )
+from anchor.settings import NEWEST_PROTOCOL, OLDEST_PROTOCOL, VERSION
 from anchor.transport import (
     Identification,
     JoinRequest,
@@ -64,6 +66,7 @@ class Membership:
         self._directory = parts.directory
         self.itself = parts.itself
         self.digests = Digests(parts.raft, parts.machine, parts.transport, node.die)
+        self._protocols = Protocols(parts.raft, parts.transport)
         self._departing: dict[str, tuple[float, Member]] = {}  # and when it left
         self._configuration = Configuration()
 
@@ -82,7 +85,9 @@ class Membership:
             self.cluster_id,
             self.itself.address,
             self.itself.http_address,
-            "",
+            VERSION,
+            OLDEST_PROTOCOL,
+            NEWEST_PROTOCOL,
         )
 
     def configuration_changed(self, configuration: Configuration) -> None:
@@ -257,6 +262,7 @@ class Membership:
             raise MembershipError(
                 f"the node at {request.address} is in another cluster, {found.cluster_id}"
             )
+        check_joiner(found, self._raft.configuration)
         if request.incarnation and found.incarnation != request.incarnation:
             raise MembershipError(
                 f"the node at {request.address} is not the one that asks", "wrong_node", 422
@@ -376,6 +382,8 @@ class Membership:
             if self._raft.role is not Role.LEADER:
                 continue
             self._promote()
+            if self._protocols.agree():
+                self._node.wake()
             if time.monotonic() - compared_at >= DIGEST_SECONDS:
                 compared_at = time.monotonic()
                 self.digests.compare(self._raft.configuration.voters)
@@ -416,6 +424,7 @@ class Membership:
                 for voter, progress in raft.progress.items()
                 if voter in raft.configuration.voters
                 and voter != raft.id
+                and progress.has_room
                 and self._transport.connected(voter)
             ]
             if not candidates:
@@ -428,6 +437,21 @@ class Membership:
                     return
                 self._node.wake()
             gevent.sleep(0.01)
+
+    def hand_over_for_good(self, grace_seconds: float) -> None:
+        """As leader: let any voter with room take over, by an election if need be.
+
+        Where there is none, it leads on: it may still answer reads.
+        """
+        self.hand_over(grace_seconds)
+        voters = self._raft.configuration.voters
+        if self._raft.role is Role.LEADER and any(
+            progress.has_room and self._transport.connected(voter)
+            for voter, progress in self._raft.progress.items()
+            if voter in voters
+        ):
+            self._raft.step_down()
+            self._node.wake()
 
 
 def _silent(leader: Member, error: TransportError) -> NoLeader:

@@ -8,6 +8,7 @@ owner          lets the replica work, woken by whoever gave it something to do
 persist        hears from the native thread that makes the log durable: the hub never waits
 ticker         turns the clock into ticks; sweeps out requests whose time is up
 scrub          reads everything on the disk, slowly, to find damage before it is needed
+snapshots      takes a snapshot when one is due, and drops the log before it
 steward        as leader: promotes learners that have caught up, compares digests
 joiner         until this node is in a cluster: asks its peers to be let in
 =============  ==================================================================================
@@ -26,7 +27,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 
@@ -38,17 +39,24 @@ from anchor.node.forwarding import Forwarding
 from anchor.node.joining import Joiner
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
+from anchor.node.snapshot_sending import SnapshotSender
+from anchor.node.snapshots import Snapshots
+from anchor.node.space import Space
 from anchor.node.status import status_of
+from anchor.node.versions import why_too_old
 from anchor.node.waiting import Signal, Waiter
-from anchor.raft import InvalidMessage, Role
-from anchor.storage import StorageError
+from anchor.raft import InstallSnapshot, InvalidMessage, Role
+from anchor.settings import OUT_OF_ROOM
+from anchor.storage import DiskFullError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.fsm import KeyValue, Result, StateMachine
+    from anchor.node.compaction import Thresholds
+    from anchor.node.snapshot_receiving import SnapshotReceptions
     from anchor.node.writes import Batch
-    from anchor.raft import Configuration, InstallSnapshot, Member, Message, Raft
+    from anchor.raft import Configuration, Member, Message, Raft, Ready
     from anchor.storage import DataDirectory
     from anchor.transport import Transport
 
@@ -82,12 +90,23 @@ class Parts:
     tick_seconds: float
     election_timeout_seconds: float
     version: str
+    receptions: SnapshotReceptions
+    thresholds: Thresholds
+    snapshot_rate: int
+    quota_bytes: int = 0
+
+
+class Fatal(Protocol):
+    """What is called when a node must stop by itself: with a line, and the process's status."""
+
+    def __call__(self, message: str, status: int = 1) -> None:
+        """Say the line, and end with the status."""
 
 
 class Node:
     """One running member of a cluster."""
 
-    def __init__(self, parts: Parts, fatal: Callable[[str], None]) -> None:
+    def __init__(self, parts: Parts, fatal: Fatal) -> None:
         self._parts = parts
         self._fatal = fatal
         self._transport = parts.transport
@@ -98,9 +117,17 @@ class Node:
         )
         self.forwarding = Forwarding(self.replica, parts.transport)
         self.membership = Membership(self, parts)
+        self.space = Space(parts.directory, parts.quota_bytes)
+        self._making_room = False
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
-        self._scrubbing = parts.directory.scrub()
+        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
+        self._sender = SnapshotSender(
+            parts.transport,
+            self.snapshots,
+            self,
+            parts.snapshot_rate,
+        )
         self._syncing = 0  # the number of the newest Ready that the sync under way covers
         self._sync_began = 0.0
         self._ticks_done = 0
@@ -116,11 +143,13 @@ class Node:
 
     def start(self) -> None:
         """Begin to take part. The transport must have been started."""
+        self._look_at_space()
         configuration = self.raft.configuration
         self.configuration_changed(configuration)
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
         loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
+        loops.append(self.snapshots.run)
         joiner = Joiner(self._parts)
         if joiner.is_needed:
             loops.append(joiner.run)
@@ -139,9 +168,9 @@ class Node:
         self._stopping = True
         self._fail_all("the node is stopping; nothing was done")
         gevent.killall(self._greenlets, timeout=1)
+        self._sender.stop()
         self._transport.stop(0.3)
-        self._scrubbing.close()
-        if self._disk.stop(timeout_seconds=1.0):
+        if self.snapshots.stop(timeout_seconds=2.0) and self._disk.stop(timeout_seconds=1.0):
             self._parts.directory.close()
         else:
             _log.warning("its disk does not answer; leaves without closing its files")
@@ -150,13 +179,19 @@ class Node:
         self.replica.writes.fail_all(Stopping, why)
         self.replica.reads.fail_all(Stopping, why)
 
-    def die(self, why: str) -> None:
+    def die(self, why: str, status: int = 1) -> None:
         """Stop taking part at once, because something is wrong that no retry can mend."""
         if self._dead or self._stopping:
             return
         self._dead = True
+        self.snapshots.halt()
         self._fail_all(f"the node stopped: {why}")
-        self._fatal(why)
+        self._fatal(why, status)
+
+    def _die_of(self, error: Exception) -> None:
+        """RocksDB goes on after a full disk only if it is opened anew: let the process be."""
+        status = OUT_OF_ROOM if isinstance(error, DiskFullError) else 1
+        self.die(f"{error}" or type(error).__name__, status)
 
     def _guard(self, loop: Callable[[], None]) -> None:
         try:
@@ -164,7 +199,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 - whatever it is, the node must not limp on
             if not isinstance(error, NodeError):
                 _log.debug("fatal", exc_info=True)
-            self.die(f"{error}" or type(error).__name__)
+            self._die_of(error)
 
     # ----------------------------------------------------------------- the greenlets
 
@@ -189,6 +224,7 @@ class Node:
             self._disk.wait()
             number, self._syncing = self._syncing, 0
             self.replica.synced(number)
+            self.snapshots.synced(number)
             if self.replica.unsynced:
                 self.written()
             if self._work():
@@ -210,8 +246,34 @@ class Node:
             self.replica.tick(due - self._ticks_done)
             self._ticks_done = due
 
+    def _look_at_space(self) -> None:
+        """Act on a disk that has filled up, or has room again."""
+        space, raft = self.space, self.raft
+        space.look()
+        raft.set_room(not space.is_full)
+        refusal = space.refusal(b"") if space.is_full else None
+        if refusal is not None:
+            self.replica.writes.fail_gathered(refusal)
+        if not self._making_room and (
+            (space.is_full and raft.role is Role.LEADER) or space.is_tidying_due(self.applied_index)
+        ):
+            self._making_room = True
+            gevent.spawn(self._guard, self._make_room)
+
+    def _make_room(self) -> None:
+        """Let somebody lead who has room; find out whether deletions have made some."""
+        try:
+            if self.space.is_full:
+                self.membership.hand_over_for_good(self._parts.election_timeout_seconds)
+            else:
+                index = self.applied_index
+                self.snapshots.alone(lambda: self.space.tidy(index))
+        finally:
+            self._making_room = False
+
     def _sweep(self) -> None:
         now = time.monotonic()
+        self._look_at_space()
         self.replica.writes.expire(now, self._leader_known)
         self.replica.reads.expire(now, self._leader_known)
         syncing_seconds = clock() - self._sync_began if self._syncing else 0.0
@@ -225,10 +287,10 @@ class Node:
 
     def _scrub(self) -> None:
         """Read everything once in a while, a slice at a time, to find rot before it is needed."""
-        pool = gevent.get_hub().threadpool
         while True:
             gevent.sleep(SCRUB_SECONDS)
-            pool.apply(self._scrubbing.step)
+            self.snapshots.scrub()
+            self._parts.receptions.forget_if_overtaken(self.raft.last_applied)
 
     def _leader_known(self) -> bool:
         return self.raft.leader_id is not None
@@ -238,9 +300,11 @@ class Node:
     def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
         """Have one serialized command applied; raises a NodeError.
 
-        NoLeader and Overloaded promise that nothing happened, CommitUnknown that nobody knows.
+        CommitUnknown says that nobody knows; all others promise that nothing happened.
         """
         self._check_serving()
+        if self.space.refuses and (refusal := self.space.refusal(command)) is not None:
+            raise refusal
         waiter = Waiter(time.monotonic() + timeout_seconds)
         self.replica.write(command, key, waiter)
         self._wake.set()
@@ -349,6 +413,11 @@ class Node:
 
     def send(self, messages: Sequence[Message]) -> None:
         """Pass the core's messages on."""
+        if any(type(message) is InstallSnapshot for message in messages):
+            for message in messages:
+                if isinstance(message, InstallSnapshot):
+                    self._sender.send(message)
+            messages = [m for m in messages if not isinstance(m, InstallSnapshot)]
         self._transport.send(messages)
 
     def forward_writes(self, leader_id: str, batches: Sequence[Batch]) -> None:
@@ -361,6 +430,8 @@ class Node:
 
     def configuration_changed(self, configuration: Configuration) -> None:
         """Let the transport speak to whoever is a member now."""
+        if (why := why_too_old(configuration)) is not None:
+            self.die(why)
         self.membership.configuration_changed(configuration)
 
     def role_changed(self) -> None:
@@ -394,16 +465,26 @@ class Node:
             return "its disk does not answer"
         return "no majority has answered it for an election timeout"
 
-    def install(self, request: InstallSnapshot) -> None:
-        """Take a leader's snapshot in."""
-        raise NotImplementedError
+    def install(self, ready: Ready) -> None:
+        """Take a leader's snapshot in: its files are here, and its state is open."""
+        assert ready.snapshot is not None  # noqa: S101 - narrows the type
+        request = ready.snapshot
+        directory = self._parts.directory
+        directory.switch(self._parts.receptions.take(request.snapshot), ready.hard_state)
+        self._machine.load(directory.state)
+        self.snapshots.switched(ready.number)
+        _log.info(
+            "was behind the log of %s: has the state as of entry %d now",
+            request.sender,
+            request.snapshot.last_included_index,
+        )
 
     # ----------------------------------------------------------------- what listener.py brings
 
     def receive(self, message: Message) -> None:
         """A member said this. Raises InvalidMessage for what none may say."""
-        if self._dead:
-            return
+        if self._dead or self.space.is_exhausted:
+            return  # an answer may be a promise, and none could be kept
         try:
             self.replica.receive(message)
             # Not left to the owner: others would come first, and a quorum waits for this.
@@ -412,7 +493,7 @@ class Node:
         except InvalidMessage:
             raise
         except Exception as error:  # noqa: BLE001 - a broken core must not go on
-            self.die(f"{error}" or type(error).__name__)
+            self._die_of(error)
 
     def disconnected(self, member_id: str) -> None:
         """The stream to this member broke."""

@@ -16,19 +16,21 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from anchor.crash import point
+from anchor.node.errors import DiskFull
 from anchor.node.reads import ReadQueue
 from anchor.node.writes import Batch, Pending, WriteQueue, payloads
-from anchor.raft import NotLeader, Refused
+from anchor.raft import NoRoom, NotLeader, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.fsm import StateMachine
+    from anchor.node.errors import NodeError
     from anchor.raft import (
         Configuration,
         Entry,
         HardState,
-        InstallSnapshot,
         Message,
         Proposed,
         Raft,
@@ -72,8 +74,11 @@ class Outside(Protocol):
     def role_changed(self) -> None:
         """Role, term or leader are not what they were."""
 
-    def install(self, request: InstallSnapshot) -> None:
-        """A leader's snapshot takes the place of this member's state."""
+    def install(self, ready: Ready) -> None:
+        """A leader's snapshot takes the place of state and log, together with the hard state.
+
+        The state machine has it when this returns; it is durable with whatever is written next.
+        """
 
 
 class Replica:
@@ -119,7 +124,9 @@ class Replica:
         self.raft.persisted(number)
         held = self._held
         while held and held[0][0] <= number:
+            point("promise.before")
             self._outside.send(held.popleft()[1])
+            point("promise.after")
 
     # ----------------------------------------------------------------- what clients ask
 
@@ -167,9 +174,14 @@ class Replica:
 
     # ----------------------------------------------------------------- what the leader answers
 
-    def writes_refused(self, batches: Sequence[Batch]) -> None:
-        """The leader proposed none of these; they are handed out again at the next tick."""
+    def writes_refused(self, batches: Sequence[Batch], why: NodeError | None = None) -> None:
+        """The leader proposed none of these; they are handed out again at the next tick.
+
+        Unless there is a reason ``why`` that a tick does not mend: then their clients get it.
+        """
         self.writes.refused(batches)
+        if why is not None:
+            self.writes.fail_gathered(why)
         self._holding_back = True
 
     def read_confirmed(self, number: int, index: int) -> None:
@@ -202,13 +214,15 @@ class Replica:
     def _carry_out(self, ready: Ready) -> None:
         """One Ready, in the order of the duties in ``anchor.raft``."""
         if ready.snapshot is not None:
-            self._outside.install(ready.snapshot)
+            self._install(ready)
         if ready.must_persist:
             self._log.append(ready.entries, ready.hard_state)
             self.written = ready.number
             self._outside.written()
         if ready.messages:
+            point("send.before")
             self._outside.send(ready.messages)
+            point("send.after")
         if ready.messages_after_persist:
             self._held.append((ready.number, ready.messages_after_persist))
         if self.raft.configuration is not self._configuration:
@@ -222,6 +236,12 @@ class Replica:
             self._read_answered(context, None)
         if ready.role_changed:
             self._outside.role_changed()
+
+    def _install(self, ready: Ready) -> None:
+        self._outside.install(ready)
+        self.raft.applied(self.machine.applied_index)
+        self.writes.skipped()
+        self.reads.applied(self.machine.applied_index)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         outcomes = self.machine.apply(entries)
@@ -253,6 +273,8 @@ class Replica:
     def _propose(self, batches: Sequence[Batch]) -> None:
         try:
             self.raft.propose(payloads(batches))
+        except NoRoom as error:
+            self.writes_refused(batches, DiskFull(f"{error}; nothing was done"))
         except Refused:
             self.writes_refused(batches)
 

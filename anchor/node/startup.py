@@ -10,15 +10,17 @@ import uuid
 from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine
+from anchor.node.compaction import Thresholds
 from anchor.node.listener import Listener
-from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
+from anchor.node.node import TICKS_PER_HEARTBEAT, Fatal, Node, Parts
+from anchor.node.snapshot_receiving import SnapshotReceptions
+from anchor.node.versions import why_too_old
 from anchor.raft import Configuration, Member, Options, Raft
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import DataDirectory, StorageError
 from anchor.transport import LocalMember, Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anchor.settings import Settings
 
 _log = logging.getLogger("anchor.node")
@@ -29,7 +31,7 @@ LEASE_SHARE = 0.8
 MAX_APPLIED_BYTES = 128 << 10
 
 
-def open_node(settings: Settings, fatal: Callable[[str], None], version: str) -> Node:
+def open_node(settings: Settings, fatal: Fatal, version: str) -> Node:
     """Open the data directory, bind the peer port, and start a node.
 
     ``fatal`` is called, from any greenlet, with one line if the node must stop by itself. Raises
@@ -44,9 +46,7 @@ def open_node(settings: Settings, fatal: Callable[[str], None], version: str) ->
         raise
 
 
-def _build(
-    settings: Settings, directory: DataDirectory, fatal: Callable[[str], None], version: str
-) -> Node:
+def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: str) -> Node:
     itself = Member(
         settings.node_id,
         settings.address,
@@ -65,6 +65,7 @@ def _build(
     )
     _check_address(raft, itself)
     handler = Listener()
+    receptions = SnapshotReceptions(directory)
     transport = Transport(
         LocalMember(settings.node_id, itself.incarnation, directory.identity.cluster_id),
         settings.bind_address,
@@ -73,6 +74,7 @@ def _build(
             silence_timeout_ms=settings.election_timeout_ms,
             vote_timeout_ms=settings.election_timeout_ms,
         ),
+        snapshot_receiver=receptions,
     )
     parts = Parts(
         directory=directory,
@@ -85,6 +87,10 @@ def _build(
         tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         version=version,
+        receptions=receptions,
+        thresholds=Thresholds(settings.snapshot_entries, settings.snapshot_bytes),
+        snapshot_rate=settings.snapshot_rate,
+        quota_bytes=settings.quota_bytes,
     )
     node = Node(parts, fatal)
     handler.serve(node)
@@ -96,16 +102,22 @@ def _build(
 def _bootstrap(directory: DataDirectory, itself: Member) -> None:
     """Found a cluster of one."""
     cluster_id = uuid.uuid4().hex
-    configuration = Configuration(members={itself.id: itself}, voters=frozenset({itself.id}))
+    configuration = Configuration(
+        members={itself.id: itself},
+        voters=frozenset({itself.id}),
+        protocol_version=NEWEST_PROTOCOL,
+    )
     directory.bootstrap(cluster_id, configuration)
     _log.info("founded cluster %s with %s as its only member", cluster_id, itself.id)
 
 
 def _check_address(raft: Raft, itself: Member) -> None:
-    """Raises StorageError if the others know this node at another address.
+    """Raises StorageError if the others know this node at another address, or are too new.
 
     They would go on dialing the old one, and this node would wait for them for ever.
     """
+    if (why := why_too_old(raft.configuration)) is not None:
+        raise StorageError(why)
     known = raft.configuration.members.get(itself.id)
     if known is not None and known.address != itself.address:
         raise StorageError(

@@ -27,10 +27,13 @@ def status_of(node: Node, transport: Transport, version: str) -> dict[str, objec
         "applied_index": node.applied_index,
         "last_log_index": raft.last_log_index,
         "first_log_index": node.first_log_index,
+        **node.snapshots.status(),
         "address": itself.address,
         "http_address": itself.http_address,
         "http_addr": itself.http_address,
         "digest": node.digest.hex(),
+        "disk": node.space.status(),
+        "protocol_version": raft.committed_configuration.protocol_version,
         "version": version,
         "uptime_seconds": round(node.uptime_seconds, 3),
     }

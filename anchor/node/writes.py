@@ -15,6 +15,10 @@ of that origin. Three things follow.
 - A batch that comes by as *replayed* while its clients still wait was overtaken by a higher number
   of this node's own, was never applied, and never will be under its number: it is gathered anew.
 
+A snapshot that takes the place of the log may include any of the batches on their way, and does not
+say what became of them. Under its old number such a batch could come by as replayed although it was
+applied; gathered anew it would be applied twice. So their clients are told that it is not known.
+
 A write that runs out of time answers ``commit_unknown`` if it was ever handed to a leader that did
 not refuse it, else ``no_leader``, which is a promise that nothing happened.
 
@@ -175,6 +179,14 @@ class WriteQueue:
                 self._leave_round(batch)
                 self._gather_again(batch)
 
+    def fail_gathered(self, error: NodeError) -> None:
+        """Answer all that is in nobody's hands: nothing was done about it, and nothing will be."""
+        for batch in self._gathering:
+            for waiter in batch.waiters:
+                waiter.resolve(error)
+        self._gathering.clear()
+        self._gathering_bytes = 0
+
     def lost_touch(self) -> None:
         """The way to the leader broke: what was handed over may or may not have arrived."""
         for batch in self._in_flight.values():
@@ -192,6 +204,16 @@ class WriteQueue:
             return
         for waiter, result in zip(batch.waiters, outcome.results, strict=True):
             waiter.resolve(result)
+
+    def skipped(self) -> None:
+        """Entries went into the state unseen: any batch handed out may have been among them."""
+        for batch in list(self._in_flight.values()):
+            del self._in_flight[batch.number]
+            self._leave_round(batch)
+            for waiter in batch.waiters:
+                waiter.resolve(
+                    CommitUnknown("this node got a snapshot; whether it has the write is not known")
+                )
 
     def _leave_round(self, batch: Batch) -> None:
         remaining = self._batches_in_round[batch.round] - 1

@@ -51,6 +51,11 @@ The shell's duties, in order
    A lease never asked about with fresh time is not a lease. It assumes clocks that drift from
    each other by less than ``Options.lease_ticks`` leaves of the election timeout.
 
+8. **Say when the disk is full**: ``set_room(False)`` before it is, while there is room for what is
+   under way and for terms and votes, which go on being written. Such a member acknowledges what it
+   has, and appends no commands; it does not campaign, and if it leads it had better hand over.
+   ``set_room(True)`` once there is room again, and it goes on by itself.
+
 Messages may be lost, repeated, reordered and delayed at will: nothing here relies on delivery.
 
 The pieces
@@ -82,6 +87,7 @@ from anchor.raft.errors import (
     InvalidConfiguration,
     InvalidMessage,
     LogError,
+    NoRoom,
     NotLeader,
     NotReady,
     Overloaded,
@@ -131,6 +137,7 @@ __all__ = [
     "LogStorage",
     "Member",
     "Message",
+    "NoRoom",
     "NotLeader",
     "NotReady",
     "Options",

@@ -40,12 +40,16 @@ class Configuration:
     ``voters_outgoing`` is empty except in a joint configuration (C_old,new): then agreement
     needs a majority of ``voters`` *and* one of ``voters_outgoing``. Learners get the log and
     have no vote. Every id in the three sets is a key of ``members``.
+
+    ``protocol_version`` is what all members speak to each other, and never falls: whoever was told
+    that they do may have written what older ones cannot read.
     """
 
     members: Mapping[str, Member] = field(default_factory=dict)
     voters: frozenset[str] = frozenset()
     voters_outgoing: frozenset[str] = frozenset()
     learners: frozenset[str] = frozenset()
+    protocol_version: int = 1
 
     @property
     def is_joint(self) -> bool:
@@ -83,6 +87,8 @@ class Configuration:
         a member (thesis §4.1). Else it is the joint one between the two (thesis §4.3).
         """
         target.validate()
+        newest = max(self.protocol_version, target.protocol_version)
+        target = replace(target, protocol_version=newest)
         if target.is_joint:
             raise InvalidConfiguration("a joint configuration is a way, not a target")
         if len(self.voters ^ target.voters) <= 1:
@@ -119,7 +125,7 @@ class Configuration:
 
     def encode(self) -> bytes:
         """The payload of its log entry: JSON, versioned, the same bytes for the same content."""
-        content = {
+        content: dict[str, object] = {
             "format_version": FORMAT_VERSION,
             "members": [
                 {
@@ -135,6 +141,8 @@ class Configuration:
             "voters_outgoing": sorted(self.voters_outgoing),
             "learners": sorted(self.learners),
         }
+        if self.protocol_version > 1:  # members that speak only the first know no such field
+            content["protocol_version"] = self.protocol_version
         return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -151,6 +159,7 @@ class Configuration:
                 voters=_ids(content["voters"]),
                 voters_outgoing=_ids(content["voters_outgoing"]),
                 learners=_ids(content["learners"]),
+                protocol_version=_version(content.get("protocol_version", 1)),
             )
             configuration.validate()
         except (KeyError, TypeError, RecursionError, InvalidConfiguration) as error:
@@ -172,6 +181,12 @@ def _ids(ids: object) -> frozenset[str]:
     if not isinstance(ids, list) or not all(type(each) is str for each in ids):
         raise TypeError("ids are a list of strings")
     return frozenset(str(each) for each in ids)
+
+
+def _version(version: object) -> int:
+    if type(version) is not int or version < 1:
+        raise TypeError("protocol_version is no version")
+    return version
 
 
 class Configurations:

@@ -31,6 +31,10 @@ class Overloaded(Refused):
     """Too much is appended and not committed yet."""
 
 
+class NoRoom(Refused):
+    """This member, or too many of the others, have no room for another entry."""
+
+
 class ChangeInProgress(Refused):
     """One change of membership at a time (thesis §4.1)."""
 

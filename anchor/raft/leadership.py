@@ -13,6 +13,7 @@ from anchor.raft.errors import (
     ChangeInProgress,
     Compacted,
     InvalidMessage,
+    NoRoom,
     NotReady,
     Overloaded,
     TransferInProgress,
@@ -144,9 +145,10 @@ class Leadership:
     # ----------------------------------------------------------------- proposals
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
-        """Append commands; raises TransferInProgress or Overloaded."""
+        """Append commands; raises TransferInProgress, NoRoom or Overloaded."""
         if self.transferring_to is not None:
             raise TransferInProgress(f"{self.transferring_to} is taking over")
+        self._check_room()
         size_bytes = sum(map(len, payloads))
         if self._uncommitted and (
             self._uncommitted_bytes + size_bytes > self._options.max_uncommitted_bytes
@@ -156,6 +158,17 @@ class Leadership:
         proposed = self._append(payloads, EntryKind.COMMAND)
         self._uncommitted.append((proposed.last_index, size_bytes))
         return proposed
+
+    def _check_room(self) -> None:
+        """Raise NoRoom for what could not be written here, or could not be committed."""
+        core = self._core
+        if not core.has_room:
+            raise NoRoom("the disk is full")
+        cramped = {member_id for member_id, each in self.progress.items() if not each.has_room}
+        if cramped and not core.configuration.is_quorum(
+            (self.progress.keys() | {core.id}) - cramped
+        ):
+            raise NoRoom("the disks of too many members are full")
 
     def _append(self, payloads: Sequence[bytes], kind: EntryKind) -> Proposed:
         term = self._core.term
@@ -285,13 +298,16 @@ class Leadership:
             progress.acked_round = message.read_round
             self.confirm_reads()
         if message.success:
+            progress.has_room = not message.no_room
             self._on_match(message.sender, progress, message.match_index)
         else:
             self._on_conflict(progress, message)
 
     def _on_match(self, member_id: str, progress: Progress, match_index: int) -> None:
         news = progress.matched(match_index)
-        if progress.state is ProgressState.PROBE:
+        if not progress.has_room and progress.state is not ProgressState.SNAPSHOT:
+            progress.hold(self._next_session())
+        elif progress.state is ProgressState.PROBE:
             progress.become_replicate()
         elif progress.state is ProgressState.SNAPSHOT and match_index >= progress.snapshot_index:
             progress.become_probe(self._next_session())

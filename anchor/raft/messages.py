@@ -54,7 +54,10 @@ class AppendEntries(Message):
 
 @dataclass(frozen=True, slots=True)
 class AppendEntriesResponse(Message):
-    """Success acknowledges all up to ``match_index``; a refusal says where to probe next."""
+    """Success acknowledges all up to ``match_index``; a refusal says where to probe next.
+
+    ``no_room``: send no entries until an answer says otherwise.
+    """
 
     success: bool
     match_index: int
@@ -63,6 +66,7 @@ class AppendEntriesResponse(Message):
     conflict_term: int
     read_round: int
     session: int
+    no_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

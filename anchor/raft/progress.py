@@ -32,6 +32,7 @@ class Progress:
         "acked_round",
         "commit_sent",
         "commit_wanted",
+        "has_room",
         "match_index",
         "must_send",
         "next_index",
@@ -53,6 +54,7 @@ class Progress:
         self.session = session
         self.paused = False  # PROBE: entries were sent once; heartbeats ask from here on
         self.must_send = True  # a heartbeat, a read round or news is due, entries or not
+        self.has_room = True  # on its disk, for more entries
         self.recently_active = True  # since the last check of the quorum
         self.acked_round = 0
         self.snapshot_index = 0
@@ -80,6 +82,12 @@ class Progress:
         self.paused = False
         self.next_index = max(self.next_index, self.match_index + 1)
         self._forget_inflight()
+
+    def hold(self, session: int) -> None:
+        """It has no room: heartbeats only, until it has. What is on its way gets no answer."""
+        if self.state is ProgressState.REPLICATE:
+            self.become_probe(session)
+        self.paused = True
 
     def become_snapshot(self, snapshot_index: int, snapshot_term: int, session: int) -> None:
         """Wait until it has installed that snapshot."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from anchor.raft.progress import Progress
 
+NO_ROOM_PROTOCOL = 2  # the first in which an answer can say so
 NO_PROGRESS: Mapping[str, Progress] = MappingProxyType({})
 
 
@@ -72,6 +73,7 @@ class Raft:
         self.leader_id: str | None = None
         self.now_ticks = 0
         self.log = Log(storage, applied_index, options.max_log_cache_bytes)
+        self.has_room = True
         self._was_member = False
         self._configurations = self._load_configurations(storage)
         self._leadership: Leadership | None = None
@@ -152,6 +154,10 @@ class Raft:
         """As leader: who is taking over."""
         return self._leadership.transferring_to if self._leadership else None
 
+    def cluster_speaks(self, protocol_version: int) -> bool:
+        """Whether all members are known to understand what this protocol brought, for good."""
+        return self.committed_configuration.protocol_version >= protocol_version
+
     @property
     def is_learner(self) -> bool:
         """Whether it gets the log and has no vote."""
@@ -196,15 +202,21 @@ class Raft:
         """Whether it has a vote, or loses it by a change that is not committed.
 
         Thesis §4.2.2: such a member may hold the only log that can win, and finishes the change.
-        Its own vote then counts in no majority it is not part of.
+        Its own vote then counts in no majority it is not part of. Without room it could not even
+        append the entry that a new leader begins with.
         """
+        if not self.has_room:
+            return False
         if self.configuration.has_vote(self.id):
             return True
         is_pending = self.configuration_index > self.log.commit_index
         return is_pending and self.committed_configuration.has_vote(self.id)
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
-        """Append commands, each an entry. Raises NotLeader, TransferInProgress, Overloaded."""
+        """Append commands, each an entry.
+
+        Raises NotLeader, TransferInProgress, NoRoom, Overloaded.
+        """
         return self._lead().propose(payloads)
 
     def propose_configuration(self, target: Configuration) -> Proposed:
@@ -226,6 +238,10 @@ class Raft:
     def transfer_leadership(self, member_id: str) -> None:
         """Hand over. Raises NotLeader, UnknownMember, TransferInProgress."""
         self._lead().transfer_to(member_id)
+
+    def set_room(self, has_room: bool) -> None:  # noqa: FBT001 - one fact
+        """Whether the disk has room for more entries; see duty 8 of the manual."""
+        self.has_room = has_room
 
     def step_down(self) -> None:
         """Stop leading, if it does; another may be better off."""
@@ -438,13 +454,16 @@ class Raft:
             return
         self._check_against_committed(message)
         self._follow(message)
+        if not self.has_room and not self.cluster_speaks(NO_ROOM_PROTOCOL):
+            return  # the leader would press on after any answer it understands
         prev = message.prev_log_index
         if prev > self.log.commit_index and not self.log.matches(prev, message.prev_log_term):
             hint = self.log.last_not_after(min(prev, self.log.last_index), message.prev_log_term)
             self._refuse_append(message, hint, self._term_or_zero(hint))
             return
-        self._append_from_leader(message.entries)
-        last_new_index = prev + len(message.entries)
+        entries = message.entries if self.has_room else self._held_already(message.entries)
+        self._append_from_leader(entries)
+        last_new_index = prev + len(entries)
         self.commit_to(min(message.commit_index, last_new_index))
         self._acknowledge(message, last_new_index)
 
@@ -475,6 +494,14 @@ class Raft:
         self.leader_id = message.sender
         self._start_election_timer()
         self._withholding_ticks = self.options.election_timeout_ticks
+
+    def _held_already(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """As many of these as are in the log already: there is no room for others."""
+        if not entries:
+            return entries
+        known = max(0, self.log.commit_index - entries[0].index + 1)
+        position = self.log.first_conflict(entries[known:])
+        return entries if position is None else entries[: known + position]
 
     def _append_from_leader(self, entries: Sequence[Entry]) -> None:
         # Entries up to the commit index are here, or compacted: they need no comparing.
@@ -529,6 +556,7 @@ class Raft:
                 conflict_term=0,
                 read_round=message.read_round,
                 session=message.session,
+                no_room=not self.has_room,
             )
         )
 

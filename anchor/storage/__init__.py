@@ -19,14 +19,18 @@ The caller's duties, in order
    disk when it likes. Were it ahead of the log after a power cut, nobody could tell that from a
    log that lost its end, and so it is refused. ``anchor.raft`` hands out committed entries so.
 5. **Compact**: ``create_snapshot`` (native thread), ``log.record_snapshot(snapshot.metadata)``,
-   sync, ``log.drop_prefix(index)`` with an index the snapshot includes, less a tail for those that
-   are slow; later ``log.reclaim()`` (native thread).
-6. **Scrub**: from a native thread, ``scrub().step()`` every now and then; close the scrub before
-   the directory, and before ``install``.
-7. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
+   ``log.drop_prefix(index)`` with an index the snapshot includes, less a tail for those that are
+   slow; later ``log.reclaim()`` (native thread). ``snapshots.hold`` keeps the files of one that is
+   being read.
+6. **Install** what another node sent: a ``Reception`` takes the files and makes a snapshot of them,
+   ``prepare`` a state that is not live yet (native thread). ``switch`` is one write, in its turn
+   among the appends; load the state machine from the new ``state`` at once. After the sync,
+   ``retire`` the old one (native thread).
+7. **Scrub**: from a native thread, ``scrub().step()`` every now and then; close the scrub before
+   the directory, and before ``retire``. Snapshots, scrub, ``reclaim`` and ``retire`` take turns.
+8. **Watch the space**: once RocksDB has failed to write for want of it, it takes no more writes
    until it is opened again. Nothing synced is lost, but the node is out. So refuse clients' writes
-   while ``free_bytes()`` is less than :data:`RESERVE_BYTES`, which is room to finish what is under
-   way.
+   while ``room.free_bytes()`` is less than ``reserve_bytes()``: :mod:`~anchor.storage.room`.
 
 What may be called where
 ========================
@@ -35,10 +39,14 @@ The binding keeps the GIL inside reads and writes and releases it inside syncs a
 
 =====================  =========================================================================
 hub-safe, some µs      ``log``: all but the following; ``state.get``, ``state.write``,
-                       ``free_bytes``. A read that misses the caches waits for the disk.
-blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``
+                       ``room``: all but ``hold``; ``free_bytes``, ``reserve_bytes``, ``switch``,
+                       ``snapshots.hold``, ``snapshots.release``. A read that misses the caches
+                       waits for the disk.
+blocks, GIL released   ``Reception``, for most of its time
+blocks, GIL released   ``log.sync``, ``log.reclaim``, ``state.flush``, ``state.compact``
 blocks, GIL held for   ``open``, ``bootstrap``, ``set_cluster_id``, ``create_snapshot``,
-some ms here or there  ``install``, ``close``; ``Scrub.step`` for the time it is given
+some ms here or there  ``prepare``, ``retire``, ``install``, ``close``; ``Scrub.step`` for the time
+                       it is given
 =====================  =========================================================================
 
 What is checked
@@ -59,7 +67,7 @@ damage, and damage stops the start, or the read or the scrub that meets it (``Co
 
 from __future__ import annotations
 
-from anchor.storage.directory import RESERVE_BYTES, DataDirectory
+from anchor.storage.directory import DataDirectory, Installation
 from anchor.storage.errors import (
     CorruptionError,
     DiskFullError,
@@ -67,30 +75,45 @@ from anchor.storage.errors import (
     LockedError,
     StorageError,
     UnsupportedFormatError,
+    translate_os,
 )
 from anchor.storage.memory_log import MemoryLog
+from anchor.storage.reception import Reception
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.room import RESERVE_BYTES, Room
 from anchor.storage.scrub import Scrub
-from anchor.storage.snapshot_manifest import SnapshotManifest
+from anchor.storage.snapshot_manifest import (
+    SNAPSHOT_FORMAT,
+    TABLE_SUFFIX,
+    SnapshotManifest,
+    checked_file,
+)
 from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 
 __all__ = [
     "RESERVE_BYTES",
+    "SNAPSHOT_FORMAT",
+    "TABLE_SUFFIX",
     "CorruptionError",
     "DataDirectory",
     "DiskFullError",
     "ForeignDirectoryError",
     "Identity",
+    "Installation",
     "LockedError",
     "MemoryLog",
+    "Reception",
     "RocksLog",
     "RocksState",
+    "Room",
     "Scrub",
     "Snapshot",
     "SnapshotManifest",
     "SnapshotStore",
     "StorageError",
     "UnsupportedFormatError",
+    "checked_file",
+    "translate_os",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Entry, EntryKind, HardState
 from anchor.storage import inspection, stable
@@ -17,10 +17,12 @@ from anchor.storage.errors import (
     CorruptionError,
     ForeignDirectoryError,
     StorageError,
+    translate_os,
 )
 from anchor.storage.files import sync_directory
 from anchor.storage.raft_database import Changes, RaftDatabase, WriteCounts
 from anchor.storage.rocks_log import RocksLog
+from anchor.storage.room import BALLAST_FILE, Room
 from anchor.storage.scrub import Scrub
 from anchor.storage.snapshots import Snapshot, SnapshotStore
 from anchor.storage.stable import Identity
@@ -38,11 +40,17 @@ RAFT_DATABASE = "raft.db"
 STATE = "state"
 SNAPSHOTS = "snapshots"
 
-# Room for what is under way: write-ahead logs (12 MiB), and a flush of what the buffers hold.
-RESERVE_BYTES = 32 << 20
-
-_OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS}
+_OURS = {LOCK_FILE, MARK_FILE, RAFT_DATABASE, STATE, SNAPSHOTS, BALLAST_FILE}
 _HARMLESS = {"lost+found"}  # what a file system puts at its own root
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A snapshot that is a generation of the state already, and can become the live one."""
+
+    snapshot: Snapshot
+    generation: int
+    state: RocksState
 
 
 class DataDirectory:
@@ -57,6 +65,9 @@ class DataDirectory:
         self.generation: int
         self.log: RocksLog
         self.state: RocksState
+        self._last_generation: int  # live, or prepared to be
+        self._replaced: list[RocksState] = []  # not live any more, and still open
+        self.room: Room
 
     @classmethod
     def open(cls, path: Path, node_id: str, *, rng: random.Random | None = None) -> DataDirectory:
@@ -107,8 +118,11 @@ class DataDirectory:
 
     def free_bytes(self) -> int:
         """Give how much space this process may still use on the disk. Hub-safe."""
-        disk = os.statvfs(self.path)
-        return disk.f_bavail * disk.f_frsize
+        return self.room.free_bytes()
+
+    def reserve_bytes(self) -> int:
+        """Give how much space has to stay free for what is under way. Hub-safe."""
+        return self.room.reserve_bytes(self.state.table_bytes() + self._database.table_bytes())
 
     def scrub(self) -> Scrub:
         """Give a new scrub of all that is open here; close it before the directory."""
@@ -124,27 +138,77 @@ class DataDirectory:
         """Make a snapshot of the state, durably; the log's snapshot is recorded apart. Blocking."""
         return self.snapshots.create(self.state, self.identity.cluster_id)
 
-    def install(self, snapshot: Snapshot) -> None:
-        """Put a snapshot in the place of state and log. Blocking; touch neither meanwhile.
+    def prepare(self, snapshot: Snapshot) -> Installation:
+        """Make a generation of a verified snapshot, durably, but not live. Blocking.
 
-        ``state`` is another one afterwards: make a new state machine of it. A crash at any instant
-        leaves all of the old or all of the new. Raises CorruptionError for a damaged snapshot.
+        Raises StorageError; then nothing is left of it.
+        """
+        self._last_generation += 1
+        generation = self._last_generation
+        path = self._generation_path(generation)
+        try:
+            point("install.before")
+            snapshot.place(path)
+            point("install.placed")
+            state = RocksState(path)
+            try:
+                self._check_installed(snapshot, state)
+            except BaseException:
+                state.close()
+                raise
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise translate_os(error, path) from None
+            raise
+        return Installation(snapshot, generation, state)
+
+    def switch(self, installation: Installation, hard_state: HardState | None = None) -> None:
+        """Put what was prepared in the place of state and log: one write. Hub-safe.
+
+        ``state`` is another one afterwards: load the state machine from it. Call ``log.sync``, then
+        ``retire``. A crash before the sync has ended leaves all of the old or all of the new.
+        """
+        point("switch.before")
+        self.log.install(installation.snapshot.metadata, installation.generation, hard_state)
+        point("switch.after")
+        self._replaced.append(self.state)
+        self.state, self.generation = installation.state, installation.generation
+
+    def retire(self) -> None:
+        """Close and remove the states that were replaced, durably by now. Blocking.
+
+        Nobody may use them any more, nor a scrub made before the switch.
+        """
+        while self._replaced:
+            point("switch.durable")
+            state = self._replaced.pop()
+            with suppress(StorageError):  # it is of no use any more
+                state.close()
+            shutil.rmtree(state.path, ignore_errors=True)
+
+    def abandon(self, installation: Installation) -> None:
+        """Remove what was prepared and is not wanted. Blocking."""
+        with suppress(StorageError):
+            installation.state.close()
+        shutil.rmtree(installation.state.path, ignore_errors=True)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Verify a snapshot and do all of that in a row. Blocking; touch nothing meanwhile.
+
+        A crash at any instant leaves all of the old or all of the new. Raises CorruptionError for
+        a damaged snapshot.
         """
         snapshot.verify()
-        generation = self.generation + 1
-        path = self._generation_path(generation)
-        snapshot.place(path)
-        state = RocksState(path)
+        installation = self.prepare(snapshot)
         try:
-            self._check_installed(snapshot, state)
-            self.log.install(snapshot.metadata, generation)
-            self.log.sync()
+            self.switch(installation)
         except BaseException:
-            state.close()
+            self.abandon(installation)
             raise
-        previous, self.state, self.generation = self.state, state, generation
-        previous.close()
-        self._remove_leftovers()
+        self.log.sync()
+        self.retire()
+        self.snapshots.remove_old()
 
     def _check_installed(self, snapshot: Snapshot, state: RocksState) -> None:
         machine = StateMachine(state)
@@ -158,10 +222,14 @@ class DataDirectory:
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove states that are not live any more, or never came to be, and old snapshots."""
+        """Remove states that are not live any more, or never came to be, and old snapshots.
+
+        What made this one live is durable: opening a database flushes what its log holds.
+        """
         for path in (self.path / STATE).iterdir():
             if path != self._generation_path(self.generation):
                 shutil.rmtree(path, ignore_errors=True)
+        self.snapshots.remove_interrupted()
         self.snapshots.remove_old()
 
     # Opening, step by step.
@@ -178,6 +246,8 @@ class DataDirectory:
         self.path.chmod(0o700)
         lock = DirectoryLock(self.path / LOCK_FILE)
         self._resources.callback(lock.release)
+        self.room = Room(self.path)
+        self.room.make_room_to_start()
         for found in self.path.rglob("*"):
             if not found.is_symlink():
                 found.chmod(0o700 if found.is_dir() else 0o600)
@@ -196,10 +266,12 @@ class DataDirectory:
     def _create(self, node_id: str, rng: random.Random) -> None:
         """Make all pieces. The mark's first counts say that all of them are there."""
         SyncMark.create(self.path / MARK_FILE, WriteCounts())
+        point("create.mark")
         for part in (RAFT_DATABASE, STATE, SNAPSHOTS):
             shutil.rmtree(self.path / part, ignore_errors=True)
             (self.path / part).mkdir(mode=0o700)
         RocksState(self._generation_path(1), create=True).close()
+        point("create.state")
         with closing(RaftDatabase(self.path / RAFT_DATABASE, create=True)) as database:
             identity = Identity(node_id, rng.getrandbits(63), "")
             changes = Changes(database)
@@ -210,6 +282,7 @@ class DataDirectory:
             counts = database.counts
         for directory in (self.path / STATE, self.path, self.path.parent):
             sync_directory(directory)
+        point("create.database")
         SyncMark.create(self.path / MARK_FILE, counts)
 
     def _open(self, node_id: str) -> None:
@@ -221,8 +294,9 @@ class DataDirectory:
         with inspection.naming_the_file(raft_path):
             self._database = RaftDatabase(raft_path)
         self._resources.callback(self._database.close)
-        self.generation = self._read_generation()
+        self.generation = self._last_generation = self._read_generation()
         self.log = RocksLog(self._database, mark)
+        self.log.before_write = self.room.relieve
         state_path = self._generation_path(self.generation)
         with inspection.naming_the_file(state_path):
             self.state = RocksState(state_path)
@@ -231,8 +305,9 @@ class DataDirectory:
         self._remove_leftovers()
 
     def _close_state(self) -> None:
-        """Close whichever state is live by then."""
-        self.state.close()
+        """Close whichever state is live by then, and those it replaced."""
+        for state in (*self._replaced, self.state):
+            state.close()
 
     def _check_state(self) -> None:
         """Raise CorruptionError if the log cannot have made the state, or cannot continue it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -38,6 +39,16 @@ class UnsupportedFormatError(StorageError):
     """A newer version of anchor wrote the directory."""
 
 
+class SyncError(StorageError):
+    """An fsync failed: what was written before it may be on the disk or not."""
+
+    def __init__(self, path: Path, error: StorageError) -> None:
+        super().__init__(
+            f"{path}: an fsync failed ({error}); what was not durable before is in doubt: "
+            "check the disk, then start again"
+        )
+
+
 class DiskFullError(StorageError):
     """No space, or no quota, left."""
 
@@ -67,3 +78,11 @@ def _file_named_in(message: str, path: Path) -> Path:
     if found := _NAME_IN_MESSAGE.search(message):
         return path / found[1]
     return path
+
+
+def translate_os(error: OSError, path: Path) -> StorageError:
+    """Make a StorageError of what the system said about a file at, or in, ``path``."""
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{where}: no space left on the disk; free some")
+    return StorageError(f"{where}: {error.strerror or error}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from anchor.settings import VERSION
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError, ForeignDirectoryError, UnsupportedFormatError
 from anchor.storage.manifest import current_manifest
@@ -89,9 +90,12 @@ def read_identity(database: RaftDatabase) -> Identity:
 
 def _check_identity(path: Path, identity: Identity, node_id: str) -> None:
     if identity.format_version > DIRECTORY_FORMAT:
+        needed = (
+            f"anchor {identity.needs} or newer" if identity.needs else "what wrote it, or newer"
+        )
         raise UnsupportedFormatError(
-            f"{path}: is of format {identity.format_version}, this version of anchor knows "
-            f"{DIRECTORY_FORMAT}; use the version that wrote it, or a newer one"
+            f"{path}: is of format {identity.format_version}, this is anchor {VERSION} and knows "
+            f"{DIRECTORY_FORMAT}; use {needed}"
         )
     if identity.node_id != node_id:
         raise ForeignDirectoryError(

@@ -105,12 +105,15 @@ class MemoryLog:
         del self._now.entries[: last_index - first + 1]
         self._now.compacted = (last_index, term)
 
-    def install(self, snapshot: SnapshotMetadata, generation: int = 0) -> None:  # noqa: ARG002
-        """Make the log begin after ``snapshot``; keep what follows it only if it agrees (§7)."""
-        index, term = snapshot.last_included_index, snapshot.last_included_term
-        first = self.first_index()
-        check_install(first - 1, snapshot)
-        agrees = first - 1 <= index <= self.last_index() and self.term(index) == term
-        self._now.entries = self._now.entries[index - first + 1 :] if agrees else []
-        self._now.compacted = (index, term)
+    def install(
+        self,
+        snapshot: SnapshotMetadata,
+        generation: int = 0,  # noqa: ARG002 - it has none
+        hard_state: HardState | None = None,
+    ) -> None:
+        """Make the log begin after ``snapshot``, with nothing of what was there."""
+        check_install(self._now.compacted[0], snapshot)
+        self._now.entries = []
+        self._now.compacted = (snapshot.last_included_index, snapshot.last_included_term)
         self._now.snapshot = snapshot
+        self._now.hard_state = hard_state or self._now.hard_state

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rocksdict import ReadOptions, WriteBatch
 
 from anchor.storage import rocks
-from anchor.storage.errors import CorruptionError, translate
+from anchor.storage.errors import CorruptionError, SyncError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +162,9 @@ class RaftDatabase:
         try:
             self._rocks.flush_wal(True)
         except Exception as error:  # noqa: BLE001 - as above
-            raise translate(error, self.path) from None
+            # Not even a full disk is an excuse: what reached the disk is not known any more, and
+            # another fsync would not tell either.
+            raise SyncError(self.path, translate(error, self.path)) from None
 
     def compact_entries(self, high: int) -> None:
         """Give the space of deleted entries up to ``high`` back. Blocking, GIL released."""
@@ -170,6 +172,10 @@ class RaftDatabase:
             self._log.compact_range(pack_index(0), pack_index(high + 1))
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+
+    def table_bytes(self) -> int:
+        """Give how much the tables of both families take on the disk. Hub-safe."""
+        return sum(rocks.measure(family, "live-sst-files-size") for family in self.families())
 
     def families(self) -> list[Rdict]:
         """Give both families, for reading. They may not outlive the database."""

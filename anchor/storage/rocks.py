@@ -134,6 +134,11 @@ def _open(
         raise translate(error, path) from None
 
 
+def measure(family: Rdict, *properties: str) -> int:
+    """Give the sum of some of RocksDB's own figures about it. Hub-safe, some µs."""
+    return sum(family.property_int_value(f"rocksdb.{name}") or 0 for name in properties)
+
+
 def close(path: Path, parts: list[Rdict]) -> None:
     """Close all ``parts`` of a database; the caller may not refer to them any more. Blocking.
 

@@ -6,14 +6,16 @@ import struct
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
+from anchor.crash import point
 from anchor.raft import Entry, EntryKind, HardState, LogError
 from anchor.storage import stable
 from anchor.storage.errors import CorruptionError
 from anchor.storage.log_checks import check_append, check_drop, check_install, check_read
+from anchor.storage.log_sizes import LogSizes
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from anchor.raft import SnapshotMetadata
     from anchor.storage.sync_mark import SyncMark
@@ -34,7 +36,9 @@ class RocksLog:
         """Read what is not read from the database each time; raises CorruptionError."""
         self._database = database
         self._mark = mark
+        self.before_write: Callable[[], None] = lambda: None  # called often: some µs at most
         self._synced = mark.counts
+        self.sizes = LogSizes()
         try:
             record = database.get(stable.HARD_STATE)
             self._hard_state = stable.decode_hard_state(record) if record else HardState()
@@ -117,13 +121,16 @@ class RocksLog:
         """
         changes = Changes(self._database)
         last_index, configuration_indexes = self._last_index, self._configuration_indexes
+        size_bytes = 0
         if entries:
             check_append(self.first_index(), last_index, entries)
             if entries[0].index <= last_index:
                 configuration_indexes = self._truncate(changes, entries[0].index)
             last_index = entries[-1].index
         for entry in entries:
-            changes.put_entry(entry.index, entry.encode())
+            encoded = entry.encode()
+            size_bytes += len(encoded)
+            changes.put_entry(entry.index, encoded)
             if entry.kind is EntryKind.CONFIGURATION:
                 changes.put(_configuration_key(entry.index), b"")
                 configuration_indexes = [*configuration_indexes, entry.index]
@@ -131,23 +138,31 @@ class RocksLog:
             changes.put(stable.HARD_STATE, stable.encode_hard_state(hard_state))
         for key, record in (records or {}).items():
             changes.put(key, record)
+        if hard_state is not None:
+            point("vote.before")
         self._write(changes)
         if entries:
             self._last_index, self._configuration_indexes = last_index, configuration_indexes
+            self.sizes.appended(entries[0].index, last_index, size_bytes)
         if hard_state is not None:
             self._hard_state = hard_state
+            point("vote.after")
 
     def sync(self) -> None:
         """Make all that was written before this call durable; an error is final. Blocking."""
         counts = self._database.counts
+        point("sync.before")
         self._database.sync()
+        point("sync.after")
         self._synced = counts
 
     def record_snapshot(self, snapshot: SnapshotMetadata) -> None:
         """Remember what the newest snapshot stands for."""
         changes = Changes(self._database)
         changes.put(stable.SNAPSHOT, stable.encode_snapshot(snapshot))
+        point("record.before")
         self._write(changes)
+        point("record.after")
         self._snapshot = snapshot
 
     def drop_prefix(self, last_index: int) -> None:
@@ -157,30 +172,40 @@ class RocksLog:
         compacted = (last_index, self.term(last_index))
         changes.put(stable.COMPACTED, stable.encode_position(*compacted))
         kept = self._drop(changes, last_index)
+        point("drop.before")
         self._write(changes)
+        point("drop.after")
         self._compacted, self._configuration_indexes = compacted, kept
+        self.sizes.dropped(last_index)
 
     def reclaim(self) -> None:
         """Give the space of dropped entries back to the disk. Blocking."""
+        point("reclaim.before")
         self._database.compact_entries(self._compacted[0])
+        point("reclaim.after")
 
-    def install(self, snapshot: SnapshotMetadata, generation: int) -> None:
+    def install(
+        self, snapshot: SnapshotMetadata, generation: int, hard_state: HardState | None = None
+    ) -> None:
         """Make the log begin after ``snapshot``, and ``generation`` the live state: one write.
 
-        What follows the snapshot in the log stays only if the log agrees with it (§7).
+        Nothing of the log stays: of one that agrees with the snapshot the core keeps what follows
+        and installs nothing (§7). ``hard_state`` goes with it: the term may not be behind the log.
         """
         compacted = (snapshot.last_included_index, snapshot.last_included_term)
         check_install(self._compacted[0], snapshot)
-        last_index = self._last_index if self._agrees(*compacted) else compacted[0]
         changes = Changes(self._database)
         changes.put(stable.COMPACTED, stable.encode_position(*compacted))
         changes.put(stable.SNAPSHOT, stable.encode_snapshot(snapshot))
         changes.put(stable.GENERATION, stable.encode_generation(generation))
-        dropped = compacted[0] if last_index == self._last_index else self._last_index
-        kept = self._drop(changes, dropped)
+        if hard_state is not None:
+            changes.put(stable.HARD_STATE, stable.encode_hard_state(hard_state))
+        kept = self._drop(changes, max(self._last_index, compacted[0]))
         self._write(changes)
         self._compacted, self._snapshot = compacted, snapshot
-        self._last_index, self._configuration_indexes = last_index, kept
+        self._last_index, self._configuration_indexes = compacted[0], kept
+        self._hard_state = hard_state or self._hard_state
+        self.sizes.restarted()
 
     # Within.
 
@@ -192,8 +217,8 @@ class RocksLog:
         if last >= first:
             self.term(first)
             low = max(first, last - _ENTRIES_CHECKED_AT_OPEN)
-            for _ in self._database.entries(low, last, passing_by=True):
-                pass
+            for index, encoded in self._database.entries(low, last, passing_by=True):
+                self.sizes.appended(index, index, len(encoded))
         if self._configuration_indexes and self._configuration_indexes[-1] > last:
             raise ValueError(f"configuration entry {self._configuration_indexes[-1]} is missing")
         if self.term(last) > self._hard_state.term:
@@ -207,11 +232,10 @@ class RocksLog:
     def _write(self, changes: Changes) -> None:
         # The sync before this write is witnessed first: the mark lags by one sync on purpose.
         self._mark.note(self._synced)
+        self.before_write()
+        point("append.before")
         self._database.write(changes)
-
-    def _agrees(self, index: int, term: int) -> bool:
-        """Whether the log has this entry."""
-        return self.first_index() - 1 <= index <= self._last_index and self.term(index) == term
+        point("append.after")
 
     def _truncate(self, changes: Changes, start: int) -> list[int]:
         """Delete all entries from ``start`` on; give the configuration indexes left."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SNAPSHOT_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 _CHUNK_BYTES = 1 << 20
+TABLE_SUFFIX = ".sst"  # RocksDB never changes these once they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def decode_manifest(path: Path, encoded: bytes) -> SnapshotManifest:
             Configuration.decode(fields["configuration"].encode()),
             int(fields["configuration_index"]),
         )
-        files = tuple(_file(*entry) for entry in fields["files"])
+        files = tuple(checked_file(*entry) for entry in fields["files"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(path, f"is no snapshot's manifest: {error}") from None
     return SnapshotManifest(str(fields["cluster_id"]), metadata, files)
@@ -87,7 +88,8 @@ def describe_file(path: Path) -> SnapshotFile:
     return SnapshotFile(path.name, size_bytes, digest.hexdigest())
 
 
-def _file(name: Any, size_bytes: Any, sha256: Any) -> SnapshotFile:  # noqa: ANN401 - from JSON
+def checked_file(name: Any, size_bytes: Any, sha256: Any) -> SnapshotFile:  # noqa: ANN401
+    """Make one of what JSON or another node says; raises ValueError for a path or nonsense."""
     if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is not a file's name")
     return SnapshotFile(name, int(size_bytes), str(sha256))

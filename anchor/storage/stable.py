@@ -1,7 +1,8 @@
 """The records of the ``stable`` column family, and their bytes.
 
 =====================  =========================================================================
-``identity``           JSON: format of the directory, node id, incarnation, cluster id
+``identity``           JSON: format of the directory, the oldest version of anchor that reads it,
+                       node id, incarnation, cluster id
 ``hard_state``         ``01``, term (8 bytes, big-endian), ``00`` or ``01`` and the vote's id
 ``compacted``          ``01``, index and term of the last entry dropped from the log's beginning
 ``snapshot``           ``01``, last included index and term, index of the configuration's entry,
@@ -19,7 +20,10 @@ from dataclasses import dataclass
 
 from anchor.raft import Configuration, HardState, SnapshotMetadata
 
+# One number for all that is in a directory: records here and in the state, entries, manifests, the
+# sync mark. Whoever changes any of it raises this, and names the version that can read the result.
 DIRECTORY_FORMAT = 1
+FORMAT_NEEDS = "0.1.0"
 RECORD_FORMAT = 1
 
 IDENTITY = b"identity"
@@ -39,19 +43,22 @@ _GENERATION = struct.Struct(">BQ")
 class Identity:
     """Whose directory it is. ``cluster_id`` is empty until the node belongs to a cluster.
 
-    ``incarnation`` (63 random bits) was drawn when the directory was made.
+    ``incarnation`` (63 random bits) was drawn when the directory was made. ``needs`` is the oldest
+    version of anchor that reads this format.
     """
 
     node_id: str
     incarnation: int
     cluster_id: str
     format_version: int = DIRECTORY_FORMAT
+    needs: str = FORMAT_NEEDS
 
 
 def encode_identity(identity: Identity) -> bytes:
     """Write the identity's record."""
     fields = {
         "format": identity.format_version,
+        "needs": identity.needs,
         "node_id": identity.node_id,
         "incarnation": identity.incarnation,
         "cluster_id": identity.cluster_id,
@@ -60,7 +67,7 @@ def encode_identity(identity: Identity) -> bytes:
 
 
 def decode_identity(record: bytes) -> Identity:
-    """Read it; of a newer format only the format is sure to be meaningful. Raises ValueError."""
+    """Read it; of a newer format only that and what it needs mean anything. Raises ValueError."""
     try:
         fields = json.loads(record)
         return Identity(
@@ -68,6 +75,7 @@ def decode_identity(record: bytes) -> Identity:
             int(fields.get("incarnation", 0)),
             str(fields.get("cluster_id", "")),
             int(fields["format"]),
+            str(fields.get("needs", "")),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not an identity: {error}") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Checkpoint, ReadOptions, WriteBatch
 
+from anchor.crash import point
 from anchor.storage import rocks
 from anchor.storage.errors import translate
 
@@ -49,10 +50,12 @@ class RocksState:
                 delete(key)
             else:
                 put(key, record)
+        point("apply.before")
         try:
             self._rocks.write(batch, self._write_options)
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+        point("apply.after")
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Give all keys that start with ``prefix``, in order, with their records."""
@@ -68,15 +71,36 @@ class RocksState:
 
     def flush(self) -> None:
         """Make all writes so far durable."""
+        point("flush.before")
         try:
             self._rocks.flush()
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
+        point("flush.after")
 
     def checkpoint(self, path: Path) -> None:
         """Make ``path``, which must not exist, a copy of the state: hard links. Flush first."""
         try:
             Checkpoint(self._rocks).create_checkpoint(str(path))
+        except Exception as error:  # noqa: BLE001 - as above
+            raise translate(error, self.path) from None
+
+    def table_bytes(self) -> int:
+        """Give how much the tables take on the disk. Hub-safe."""
+        return rocks.measure(self._rocks, "live-sst-files-size")
+
+    def live_bytes(self) -> int:
+        """Give about how much the data takes, less what was overwritten or deleted. Hub-safe.
+
+        It knows of deletions only once they are compacted.
+        """
+        return rocks.measure(self._rocks, "estimate-live-data-size", "cur-size-all-mem-tables")
+
+    def compact(self) -> None:
+        """Give the space of what was overwritten or deleted back. Blocking, GIL released."""
+        try:
+            self._rocks.flush()
+            self._rocks.compact_range(None, None)
         except Exception as error:  # noqa: BLE001 - as above
             raise translate(error, self.path) from None
 

@@ -18,7 +18,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from anchor.storage.errors import CorruptionError
+from anchor.crash import point
+from anchor.storage.errors import CorruptionError, UnsupportedFormatError
 from anchor.storage.raft_database import WriteCounts
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 _MARK = struct.Struct(">8sQQ")  # magic, writes to the log, writes to the stable state
 _CHECKSUM = struct.Struct(">I")  # CRC-32 of that
-_MAGIC = b"anchor-1"
+_MAGIC = b"anchor-1"  # the last byte is the format
+_NEWER = tuple(b"anchor-%d" % number for number in range(2, 10))
 
 
 class SyncMark:
@@ -40,11 +42,15 @@ class SyncMark:
 
     @staticmethod
     def read(path: Path) -> WriteCounts:
-        """Read the counts; raises CorruptionError."""
+        """Read the counts; raises CorruptionError, UnsupportedFormatError."""
         try:
             encoded = path.read_bytes()
         except FileNotFoundError:
             raise CorruptionError(path, "is missing") from None
+        if encoded.startswith(_NEWER):
+            raise UnsupportedFormatError(
+                f"{path}: is of a newer format; use the version of anchor that wrote it or newer"
+            )
         if len(encoded) == _MARK.size + _CHECKSUM.size:
             _, *counts = _MARK.unpack_from(encoded)
             if _encode(WriteCounts(*counts)) == encoded:
@@ -66,9 +72,11 @@ class SyncMark:
         if counts == self.counts:
             return
         self.counts = counts
+        point("mark.before")
         # A mark that stays behind is a weaker witness, no more; the log's own disk decides.
         with contextlib.suppress(OSError):
             os.pwrite(self._file, _encode(counts), 0)
+        point("mark.after")
 
     def close(self) -> None:
         """Close the file."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from anchor.transport.codec import PROTOCOL_VERSION, Envelope
+from anchor.settings import NEWEST_PROTOCOL, OLDEST_PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anchor.raft.configuration import Member
+    from anchor.transport.codec import Envelope
     from anchor.transport.options import LocalMember
 
 _LOGGER = logging.getLogger("anchor.transport")
@@ -70,11 +71,12 @@ class Admission:
 
     def check_protocol(self, envelope: Envelope) -> None:
         """The part that holds for strangers too: a protocol we speak, and no other cluster."""
-        if envelope.protocol_version != PROTOCOL_VERSION:
+        if not OLDEST_PROTOCOL <= envelope.protocol_version <= NEWEST_PROTOCOL:
             raise Rejection(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "protocol_version",
-                f"protocol version {envelope.protocol_version}, here it is {PROTOCOL_VERSION}",
+                f"protocol version {envelope.protocol_version}, "
+                f"here it is {OLDEST_PROTOCOL} to {NEWEST_PROTOCOL}",
             )
         if envelope.cluster_id and self.cluster_id and envelope.cluster_id != self.cluster_id:
             raise Rejection(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Who answers at an address. ``cluster_id`` is empty while it is in no cluster."""
+    """Who answers at an address. ``cluster_id`` is empty while it is in no cluster.
+
+    It speaks all protocols from the oldest to the newest.
+    """
 
     member_id: str
     incarnation: int
@@ -15,6 +18,8 @@ class Identification:
     address: str
     http_address: str
     version: str
+    oldest_protocol: int = 1
+    newest_protocol: int = 1
 
 
 @dataclass(frozen=True, slots=True)

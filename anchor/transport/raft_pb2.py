@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nraft.proto\x12\tanchor.v1\"\x94\x01\n\x06Header\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x05 \x01(\x06\x12\x1d\n\x15recipient_incarnation\x18\x06 \x01(\x06\"\xa3\x01\n\x12RequestVoteRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x06 \x01(\x08\"n\n\x13RequestVoteResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x03 \x01(\x08\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\"\xc2\x01\n\x14\x41ppendEntriesRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x03 \x01(\x04\x12\x15\n\rprev_log_term\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x12\n\nread_round\x18\x07 \x01(\x04\x12\x0f\n\x07session\x18\x08 \x01(\x04\"\xda\x01\n\x15\x41ppendEntriesResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x04 \x01(\x04\x12\x16\n\x0erejected_index\x18\x05 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x06 \x01(\x04\x12\x15\n\rconflict_term\x18\x07 \x01(\x04\x12\x12\n\nread_round\x18\x08 \x01(\x04\x12\x0f\n\x07session\x18\t \x01(\x04\"\xbe\x01\n\x16InstallSnapshotRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12/\n\x08manifest\x18\x04 \x01(\x0b\x32\x1b.anchor.v1.SnapshotManifestH\x00\x12)\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x18.anchor.v1.SnapshotChunkH\x00\x42\x06\n\x04part\"\xbf\x01\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x1b\n\x13last_included_index\x18\x02 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x03 \x01(\x04\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\x12\x1b\n\x13\x63onfiguration_index\x18\x05 \x01(\x04\x12&\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x17.anchor.v1.SnapshotFile\"@\n\x0cSnapshotFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\">\n\rSnapshotChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\xc1\x01\n\x17InstallSnapshotResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\x12\x12\n\nincomplete\x18\x08 \x01(\x08\x12\x13\n\x0bresume_file\x18\x06 \x01(\r\x12\x15\n\rresume_offset\x18\x07 \x01(\x04\"D\n\x11TimeoutNowRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\"\x14\n\x12TimeoutNowResponse\"\x9a\x01\n\x0bJoinRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x14\n\x0chttp_address\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x11\n\tforwarded\x18\x07 \x01(\x08\"\x89\x01\n\x0cJoinResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_detail\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x11\n\tleader_id\x18\x04 \x01(\t\x12\x16\n\x0eleader_address\x18\x05 \x01(\t\x12\x10\n\x08promoted\x18\x06 \x01(\x08\"Q\n\rRemoveRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tforwarded\x18\x03 \x01(\x08\":\n\x0eRemoveResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_detail\x18\x02 \x01(\t\"k\n\x0fIdentifyRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x04 \x01(\x06\"\x99\x01\n\x10IdentifyResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x06\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0chttp_address\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"i\n\x14\x43ompareDigestRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x17\n\x0fmajority_digest\x18\x03 \x01(\x0c\"Y\n\x15\x43ompareDigestResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x32\xe4\x04\n\x04Peer\x12L\n\x0bRequestVote\x12\x1d.anchor.v1.RequestVoteRequest\x1a\x1e.anchor.v1.RequestVoteResponse\x12V\n\rAppendEntries\x12\x1f.anchor.v1.AppendEntriesRequest\x1a .anchor.v1.AppendEntriesResponse(\x01\x30\x01\x12Z\n\x0fInstallSnapshot\x12!.anchor.v1.InstallSnapshotRequest\x1a\".anchor.v1.InstallSnapshotResponse(\x01\x12I\n\nTimeoutNow\x12\x1c.anchor.v1.TimeoutNowRequest\x1a\x1d.anchor.v1.TimeoutNowResponse\x12\x37\n\x04Join\x12\x16.anchor.v1.JoinRequest\x1a\x17.anchor.v1.JoinResponse\x12=\n\x06Remove\x12\x18.anchor.v1.RemoveRequest\x1a\x19.anchor.v1.RemoveResponse\x12\x43\n\x08Identify\x12\x1a.anchor.v1.IdentifyRequest\x1a\x1b.anchor.v1.IdentifyResponse\x12R\n\rCompareDigest\x12\x1f.anchor.v1.CompareDigestRequest\x1a .anchor.v1.CompareDigestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nraft.proto\x12\tanchor.v1\"\x94\x01\n\x06Header\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x05 \x01(\x06\x12\x1d\n\x15recipient_incarnation\x18\x06 \x01(\x06\"\xa3\x01\n\x12RequestVoteRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x03 \x01(\x04\x12\x15\n\rlast_log_term\x18\x04 \x01(\x04\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x06 \x01(\x08\"n\n\x13RequestVoteResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x03 \x01(\x08\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\"\xc2\x01\n\x14\x41ppendEntriesRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x03 \x01(\x04\x12\x15\n\rprev_log_term\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x03(\x0c\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x12\n\nread_round\x18\x07 \x01(\x04\x12\x0f\n\x07session\x18\x08 \x01(\x04\"\xeb\x01\n\x15\x41ppendEntriesResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x04 \x01(\x04\x12\x16\n\x0erejected_index\x18\x05 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x06 \x01(\x04\x12\x15\n\rconflict_term\x18\x07 \x01(\x04\x12\x12\n\nread_round\x18\x08 \x01(\x04\x12\x0f\n\x07session\x18\t \x01(\x04\x12\x0f\n\x07no_room\x18\n \x01(\x08\"\xbe\x01\n\x16InstallSnapshotRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12/\n\x08manifest\x18\x04 \x01(\x0b\x32\x1b.anchor.v1.SnapshotManifestH\x00\x12)\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x18.anchor.v1.SnapshotChunkH\x00\x42\x06\n\x04part\"\xbf\x01\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x1b\n\x13last_included_index\x18\x02 \x01(\x04\x12\x1a\n\x12last_included_term\x18\x03 \x01(\x04\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\x12\x1b\n\x13\x63onfiguration_index\x18\x05 \x01(\x04\x12&\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x17.anchor.v1.SnapshotFile\"@\n\x0cSnapshotFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\">\n\rSnapshotChunk\x12\x0c\n\x04\x66ile\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\xc1\x01\n\x17InstallSnapshotResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07session\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\x12\x12\n\nincomplete\x18\x08 \x01(\x08\x12\x13\n\x0bresume_file\x18\x06 \x01(\r\x12\x15\n\rresume_offset\x18\x07 \x01(\x04\"D\n\x11TimeoutNowRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x0c\n\x04term\x18\x02 \x01(\x04\"\x14\n\x12TimeoutNowResponse\"\x9a\x01\n\x0bJoinRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x14\n\x0chttp_address\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x06\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x11\n\tforwarded\x18\x07 \x01(\x08\"\x89\x01\n\x0cJoinResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_detail\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x11\n\tleader_id\x18\x04 \x01(\t\x12\x16\n\x0eleader_address\x18\x05 \x01(\t\x12\x10\n\x08promoted\x18\x06 \x01(\x08\"Q\n\rRemoveRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tforwarded\x18\x03 \x01(\x08\":\n\x0eRemoveResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_detail\x18\x02 \x01(\t\"k\n\x0fIdentifyRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x1a\n\x12sender_incarnation\x18\x04 \x01(\x06\"\xcb\x01\n\x10IdentifyResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x06\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0chttp_address\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x17\n\x0foldest_protocol\x18\x0e \x01(\r\x12\x17\n\x0fnewest_protocol\x18\x0f \x01(\r\"i\n\x14\x43ompareDigestRequest\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x17\n\x0fmajority_digest\x18\x03 \x01(\x0c\"Y\n\x15\x43ompareDigestResponse\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.anchor.v1.Header\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x32\xe4\x04\n\x04Peer\x12L\n\x0bRequestVote\x12\x1d.anchor.v1.RequestVoteRequest\x1a\x1e.anchor.v1.RequestVoteResponse\x12V\n\rAppendEntries\x12\x1f.anchor.v1.AppendEntriesRequest\x1a .anchor.v1.AppendEntriesResponse(\x01\x30\x01\x12Z\n\x0fInstallSnapshot\x12!.anchor.v1.InstallSnapshotRequest\x1a\".anchor.v1.InstallSnapshotResponse(\x01\x12I\n\nTimeoutNow\x12\x1c.anchor.v1.TimeoutNowRequest\x1a\x1d.anchor.v1.TimeoutNowResponse\x12\x37\n\x04Join\x12\x16.anchor.v1.JoinRequest\x1a\x17.anchor.v1.JoinResponse\x12=\n\x06Remove\x12\x18.anchor.v1.RemoveRequest\x1a\x19.anchor.v1.RemoveResponse\x12\x43\n\x08Identify\x12\x1a.anchor.v1.IdentifyRequest\x1a\x1b.anchor.v1.IdentifyResponse\x12R\n\rCompareDigest\x12\x1f.anchor.v1.CompareDigestRequest\x1a .anchor.v1.CompareDigestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,37 +40,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDENTRIESREQUEST']._serialized_start=455
   _globals['_APPENDENTRIESREQUEST']._serialized_end=649
   _globals['_APPENDENTRIESRESPONSE']._serialized_start=652
-  _globals['_APPENDENTRIESRESPONSE']._serialized_end=870
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=873
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1063
-  _globals['_SNAPSHOTMANIFEST']._serialized_start=1066
-  _globals['_SNAPSHOTMANIFEST']._serialized_end=1257
-  _globals['_SNAPSHOTFILE']._serialized_start=1259
-  _globals['_SNAPSHOTFILE']._serialized_end=1323
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1325
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1387
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1390
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1583
-  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1585
-  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1653
-  _globals['_TIMEOUTNOWRESPONSE']._serialized_start=1655
-  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=1675
-  _globals['_JOINREQUEST']._serialized_start=1678
-  _globals['_JOINREQUEST']._serialized_end=1832
-  _globals['_JOINRESPONSE']._serialized_start=1835
-  _globals['_JOINRESPONSE']._serialized_end=1972
-  _globals['_REMOVEREQUEST']._serialized_start=1974
-  _globals['_REMOVEREQUEST']._serialized_end=2055
-  _globals['_REMOVERESPONSE']._serialized_start=2057
-  _globals['_REMOVERESPONSE']._serialized_end=2115
-  _globals['_IDENTIFYREQUEST']._serialized_start=2117
-  _globals['_IDENTIFYREQUEST']._serialized_end=2224
-  _globals['_IDENTIFYRESPONSE']._serialized_start=2227
-  _globals['_IDENTIFYRESPONSE']._serialized_end=2380
-  _globals['_COMPAREDIGESTREQUEST']._serialized_start=2382
-  _globals['_COMPAREDIGESTREQUEST']._serialized_end=2487
-  _globals['_COMPAREDIGESTRESPONSE']._serialized_start=2489
-  _globals['_COMPAREDIGESTRESPONSE']._serialized_end=2578
-  _globals['_PEER']._serialized_start=2581
-  _globals['_PEER']._serialized_end=3193
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=887
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=890
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=1080
+  _globals['_SNAPSHOTMANIFEST']._serialized_start=1083
+  _globals['_SNAPSHOTMANIFEST']._serialized_end=1274
+  _globals['_SNAPSHOTFILE']._serialized_start=1276
+  _globals['_SNAPSHOTFILE']._serialized_end=1340
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1342
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1404
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=1407
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1600
+  _globals['_TIMEOUTNOWREQUEST']._serialized_start=1602
+  _globals['_TIMEOUTNOWREQUEST']._serialized_end=1670
+  _globals['_TIMEOUTNOWRESPONSE']._serialized_start=1672
+  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=1692
+  _globals['_JOINREQUEST']._serialized_start=1695
+  _globals['_JOINREQUEST']._serialized_end=1849
+  _globals['_JOINRESPONSE']._serialized_start=1852
+  _globals['_JOINRESPONSE']._serialized_end=1989
+  _globals['_REMOVEREQUEST']._serialized_start=1991
+  _globals['_REMOVEREQUEST']._serialized_end=2072
+  _globals['_REMOVERESPONSE']._serialized_start=2074
+  _globals['_REMOVERESPONSE']._serialized_end=2132
+  _globals['_IDENTIFYREQUEST']._serialized_start=2134
+  _globals['_IDENTIFYREQUEST']._serialized_end=2241
+  _globals['_IDENTIFYRESPONSE']._serialized_start=2244
+  _globals['_IDENTIFYRESPONSE']._serialized_end=2447
+  _globals['_COMPAREDIGESTREQUEST']._serialized_start=2449
+  _globals['_COMPAREDIGESTREQUEST']._serialized_end=2554
+  _globals['_COMPAREDIGESTRESPONSE']._serialized_start=2556
+  _globals['_COMPAREDIGESTRESPONSE']._serialized_end=2645
+  _globals['_PEER']._serialized_start=2648
+  _globals['_PEER']._serialized_end=3260
 # @@protoc_insertion_point(module_scope)

@@ -71,7 +71,7 @@ class AppendEntriesRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., term: _Optional[int] = ..., prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[_Iterable[bytes]] = ..., commit_index: _Optional[int] = ..., read_round: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
 
 class AppendEntriesResponse(_message.Message):
-    __slots__ = ("header", "term", "success", "match_index", "rejected_index", "conflict_index", "conflict_term", "read_round", "session")
+    __slots__ = ("header", "term", "success", "match_index", "rejected_index", "conflict_index", "conflict_term", "read_round", "session", "no_room")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class AppendEntriesResponse(_message.Message):
     CONFLICT_TERM_FIELD_NUMBER: _ClassVar[int]
     READ_ROUND_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     header: Header
     term: int
     success: bool
@@ -90,7 +91,8 @@ class AppendEntriesResponse(_message.Message):
     conflict_term: int
     read_round: int
     session: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., term: _Optional[int] = ..., success: _Optional[bool] = ..., match_index: _Optional[int] = ..., rejected_index: _Optional[int] = ..., conflict_index: _Optional[int] = ..., conflict_term: _Optional[int] = ..., read_round: _Optional[int] = ..., session: _Optional[int] = ...) -> None: ...
+    no_room: bool
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., term: _Optional[int] = ..., success: _Optional[bool] = ..., match_index: _Optional[int] = ..., rejected_index: _Optional[int] = ..., conflict_index: _Optional[int] = ..., conflict_term: _Optional[int] = ..., read_round: _Optional[int] = ..., session: _Optional[int] = ..., no_room: _Optional[bool] = ...) -> None: ...
 
 class InstallSnapshotRequest(_message.Message):
     __slots__ = ("header", "term", "session", "manifest", "chunk")
@@ -239,7 +241,7 @@ class IdentifyRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., sender_incarnation: _Optional[int] = ...) -> None: ...
 
 class IdentifyResponse(_message.Message):
-    __slots__ = ("protocol_version", "id", "incarnation", "cluster_id", "address", "http_address", "version")
+    __slots__ = ("protocol_version", "id", "incarnation", "cluster_id", "address", "http_address", "version", "oldest_protocol", "newest_protocol")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +249,8 @@ class IdentifyResponse(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     id: str
     incarnation: int
@@ -254,7 +258,9 @@ class IdentifyResponse(_message.Message):
     address: str
     http_address: str
     version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., id: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    oldest_protocol: int
+    newest_protocol: int
+    def __init__(self, protocol_version: _Optional[int] = ..., id: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., version: _Optional[str] = ..., oldest_protocol: _Optional[int] = ..., newest_protocol: _Optional[int] = ...) -> None: ...
 
 class CompareDigestRequest(_message.Message):
     __slots__ = ("header", "applied_index", "majority_digest")

@@ -128,3 +128,12 @@ def test_printable_text_shows_what_was_there() -> None:
     """Escapes are the usual ones, a stray byte is shown as that byte, long text is cut."""
     assert values.printable("a\r\n\x1b[31m\x00\u202e\udcff") == r"a\r\n\x1b[31m\x00\u202e\xff"
     assert values.printable("x" * 100, 5) == "xxxx…"
+
+
+def test_a_rate_is_a_size_or_no_limit_at_all() -> None:
+    """One chunk takes so long at a lower rate that the transfer would count as broken."""
+    rate = values.byte_rate(128 << 10, 1 << 30)
+    assert (rate("0"), rate("10MB"), rate("128KiB")) == (0, 10_000_000, 128 << 10)
+    for text in ("1", "127KiB", "2GiB", "fast"):
+        with pytest.raises(ValueError, match=r"bytes|size"):
+            rate(text)

@@ -75,8 +75,8 @@ class NodeProcess:
         """What peers dial."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it; does not wait."""
+    def start(self, **environment: str) -> None:
+        """Start it, with these variables beside those there are; does not wait."""
         arguments = ["--id", self.node_id, "--port", str(self.port)]
         arguments += ["--http-port", str(self.http_port), "--dir", str(self.directory)]
         if self._peers:
@@ -84,10 +84,16 @@ class NodeProcess:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command(), *arguments, *self._flags],
+                env=os.environ | environment,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self.process is not None and self.process.poll() is not None
 
     def kill(self) -> None:
         """Kill -9, as the power would."""

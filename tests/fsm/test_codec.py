@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchor.fsm import MalformedPayloadError, check_batch, encode_batch, encode_delete, encode_put
+from anchor.fsm import (
+    MalformedPayloadError,
+    check_batch,
+    encode_batch,
+    encode_delete,
+    encode_put,
+    is_delete,
+)
 from anchor.fsm.codec import decode_batch
 from anchor.fsm.fsm_pb2 import Batch, Command
 from tests.fsm.entries import payload
@@ -71,3 +78,10 @@ def test_a_good_batch_passes_the_check() -> None:
     """What the encoders write may be proposed."""
     check_batch(payload([(b"k", b"v"), (b"l", None)]))
     assert Command.FromString(encode_put(b"k", b"v")).put.value == b"v"
+
+
+@pytest.mark.parametrize("key", [b"", b"k", b"\x12" * 200])
+def test_a_deletion_is_told_from_a_write_by_its_first_byte(key: bytes) -> None:
+    """Whatever the key."""
+    assert is_delete(encode_delete(key))
+    assert not is_delete(encode_put(key, b"value"))

@@ -292,3 +292,19 @@ def test_a_value_of_another_format_is_not_served(record: bytes) -> None:
         machine.get(b"k")
     with pytest.raises(MalformedStateError):
         machine.apply([command(1, put(b"k", b"v"))])
+
+
+def test_a_machine_that_loads_another_store_is_as_if_it_had_always_had_it() -> None:
+    """Nothing of the state that a snapshot replaced is left in it."""
+    machine = StateMachine(DictStore())
+    machine.apply([command(1, put(b"old", b"v"), origin=5)])
+    store = DictStore()
+    ahead = StateMachine(store)
+    ahead.apply([command(1, put(b"k", b"1")), command(2, put(b"k", b"2"))])
+    machine.load(DictStore(dict(store.records)))
+    assert machine.get(b"old") is None
+    assert machine.get(b"k") == ahead.get(b"k")
+    for both in (machine, ahead):
+        both.apply([command(3, put(b"k", b"3"), origin=5)])
+    assert (machine.applied_index, machine.digest) == (3, ahead.digest)
+    assert machine.digest_at(1) is None

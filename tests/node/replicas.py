@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine, encode_put
 from anchor.node.replica import Replica
-from anchor.raft import Configuration, Entry, EntryKind, HardState, Member, Options, Raft, Refused
+from anchor.raft import (
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Member,
+    Options,
+    Raft,
+    Refused,
+    SnapshotMetadata,
+)
 from anchor.storage import MemoryLog
 from tests.node.test_writes import Client
 
@@ -16,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from anchor.node.writes import Batch
-    from anchor.raft import InstallSnapshot, Message
+    from anchor.raft import Message, Ready
 
 IDS = ("n1", "n2", "n3")
 
@@ -74,9 +84,9 @@ class Outside:
         """Count it."""
         self.roles += 1
 
-    def install(self, request: InstallSnapshot) -> None:
+    def install(self, ready: Ready) -> None:
         """No log is compacted here."""
-        raise AssertionError(request)
+        raise AssertionError(ready)
 
 
 class World:
@@ -91,17 +101,20 @@ class World:
         self.cut: set[str] = set()
         self.slow_disks: set[str] = set()
         self.stores = {i: DictStore() for i in IDS}
+        self.logs = {i: MemoryLog() for i in IDS}
+        self.outsides = {i: Outside(self, i) for i in IDS}
         self.replicas: dict[str, Replica] = {}
         for number, member_id in enumerate(IDS):
-            log = MemoryLog()
+            log = self.logs[member_id]
             log.append([first], HardState(1))
             log.sync()
-            raft = Raft(member_id, log, Options(), random.Random(number))
+            options = Options(max_log_cache_bytes=0)
+            raft = Raft(member_id, log, options, random.Random(number))
             self.replicas[member_id] = Replica(
                 raft,
                 log,
                 StateMachine(self.stores[member_id]),
-                Outside(self, member_id),
+                self.outsides[member_id],
                 origin=number + 1,
             )
 
@@ -121,6 +134,20 @@ class World:
                 if member_id not in self.cut:
                     replica.tick(1)
             self.run()
+
+    def compact(self, member_id: str) -> None:
+        """Let a member drop all of its log that it has applied."""
+        replica, log = self.replicas[member_id], self.logs[member_id]
+        machine, raft = replica.machine, replica.raft
+        log.record_snapshot(
+            SnapshotMetadata(
+                machine.applied_index,
+                machine.applied_term,
+                raft.committed_configuration,
+                machine.configuration_index,
+            )
+        )
+        log.drop_prefix(machine.applied_index)
 
     def elect(self, member_id: str) -> Replica:
         """Make this one the leader."""

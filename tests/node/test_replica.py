@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from anchor.fsm import Result
+from anchor.node.errors import DiskFull
 from anchor.raft import Role
 from tests.node.replicas import IDS, World, put
 from tests.node.test_writes import Client
@@ -189,3 +192,36 @@ def test_refused_writes_are_tried_again_at_the_next_tick() -> None:
     world.cut = set()
     world.tick(200)
     assert version(client) == 1
+
+
+def test_what_too_many_full_disks_refuse_is_answered_at_once() -> None:
+    """Nothing was done, and another try would not help: no need to wait for the time to be up."""
+    world = World()
+    leader = world.elect("n1")
+    raft = leader.raft
+    raft.propose_configuration(replace(raft.configuration, protocol_version=2))
+    world.run()
+    world.tick(10)
+    for member_id in ("n2", "n3"):
+        world.replicas[member_id].raft.set_room(False)
+    world.tick(10)
+    client = put(leader, b"k")
+    world.run()
+    assert isinstance(client.error, DiskFull)
+    assert not len(leader.writes)
+    for member_id in ("n2", "n3"):
+        world.replicas[member_id].raft.set_room(True)
+    world.tick(10)
+    again = put(leader, b"k")
+    world.tick(10)
+    assert [type(outcome) for outcome in again.outcomes] == [Result]
+
+
+def test_a_leader_whose_disk_is_full_answers_what_it_has_not_proposed() -> None:
+    """What gathers while the last round is on its way is in nobody's hands yet."""
+    world = World()
+    leader = world.elect("n1")
+    leader.raft.set_room(False)
+    client = put(leader, b"k")
+    world.run()
+    assert isinstance(client.error, DiskFull)

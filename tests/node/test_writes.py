@@ -255,3 +255,20 @@ def test_a_stopping_node_answers_everybody() -> None:
     assert isinstance(handed_out.error, CommitUnknown)
     assert isinstance(gathering.error, Stopping)
     assert len(queue) == 0
+
+
+def test_a_snapshot_leaves_the_fate_of_what_was_handed_out_unknown() -> None:
+    """It is answered so and never handed out again; what still gathers is done as ever."""
+    queue = WriteQueue(7, max_rounds=1)
+    handed_out = put(queue, b"a")
+    (batch,) = queue.due("leader")
+    gathering = put(queue, b"b")
+    queue.skipped()
+    assert isinstance(handed_out.error, CommitUnknown)
+    queue.refused([batch])  # this answer comes too late to be of use
+    queue.applied(replayed(batch))
+    (next_batch,) = queue.due("other leader")
+    assert len(next_batch.commands) == 1
+    queue.applied(done(next_batch))
+    assert gathering.outcomes == [RESULT]
+    assert len(queue) == 0

@@ -208,17 +208,25 @@ def test_an_installed_snapshot_takes_the_place_of_a_log_that_differs(
         log.term(11)
 
 
-def test_an_installed_snapshot_leaves_what_follows_it_in_a_log_that_agrees(
-    log: MemoryLog | RocksLog,
-) -> None:
-    """§7: entries after the snapshot's last one stay; they may have been acknowledged."""
+def test_an_installed_snapshot_leaves_nothing_of_the_log(log: MemoryLog | RocksLog) -> None:
+    """As the core has it: of a log that agrees it keeps all, and installs nothing (§7)."""
     log.append([*entries(1, 5), entry(6, 1, EntryKind.CONFIGURATION), *entries(7, 9)])
     log.install(snapshot(5, 1), 2)
-    assert (log.first_index(), log.last_index()) == (6, 9)
-    assert indexes(log.configuration_entries()) == [6]
-    log.install(snapshot(9, 1), 3)
-    assert (log.first_index(), log.last_index()) == (10, 9)
+    assert (log.first_index(), log.last_index(), log.term(5)) == (6, 5, 1)
     assert log.configuration_entries() == []
+    with pytest.raises(Unavailable):
+        log.term(6)
+
+
+def test_a_term_is_installed_together_with_the_log_that_needs_it(
+    log: MemoryLog | RocksLog,
+) -> None:
+    """A log whose last entry is of a later term than the current one is damage."""
+    log.append(entries(1, 3), HardState(1))
+    log.install(snapshot(8, 3), 2, HardState(3, "other"))
+    assert log.hard_state() == HardState(3, "other")
+    log.install(snapshot(9, 3), 3)
+    assert log.hard_state() == HardState(3, "other")
 
 
 def test_an_installed_snapshot_cannot_go_back(log: MemoryLog | RocksLog) -> None:

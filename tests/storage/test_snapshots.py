@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ from anchor.raft import Entry, EntryKind, HardState, SnapshotMetadata
 from anchor.storage import (
     CorruptionError,
     DataDirectory,
+    DiskFullError,
     ForeignDirectoryError,
     RocksState,
     Snapshot,
@@ -89,6 +91,108 @@ def test_the_newest_two_snapshots_stay(tmp_path: Path) -> None:
             directory.snapshots.newest("other")
         for one in found:
             one.verify()
+
+
+def test_a_snapshot_that_is_held_stays(tmp_path: Path) -> None:
+    """Until as many have let go of it as took hold of it."""
+    with opened(tmp_path / "d") as directory:
+        grow(directory, 5)
+        held = directory.create_snapshot()
+        for _ in range(2):
+            directory.snapshots.hold(held)
+        for index in (10, 15, 20):
+            grow(directory, index)
+            directory.create_snapshot()
+        assert len(directory.snapshots.all()) == 3
+        held.verify()
+        directory.snapshots.release(held)
+        directory.snapshots.remove_old()
+        assert directory.snapshots.find(held.metadata) == held
+        directory.snapshots.release(held)
+        directory.snapshots.remove_old()
+        assert directory.snapshots.find(held.metadata) is None
+
+
+def test_a_table_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rot that a later snapshot shares with an earlier one is not vouched for."""
+    measured: list[str] = []
+    describe = snapshot_manifest.describe_file
+
+    def note(path: Path) -> snapshot_manifest.SnapshotFile:
+        measured.append(path.name)
+        return describe(path)
+
+    with opened(tmp_path / "d") as directory:
+        grow(directory, 5)
+        first = directory.create_snapshot()
+        (table,) = (file for file in first.manifest.files if file.name.endswith(".sst"))
+        grow(directory, 10)
+        monkeypatch.setattr(snapshots_module, "describe_file", note)
+        second = directory.create_snapshot()
+        assert table in second.manifest.files
+        assert table.name not in measured
+        assert any(name.endswith(".sst") for name in measured)
+        second.verify()
+
+
+def test_a_snapshot_loses_its_name_before_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in the middle of a removal leaves none that looks whole."""
+    with opened(tmp_path / "d") as directory:
+        grow(directory, 5)
+        snapshot = directory.create_snapshot()
+        with monkeypatch.context() as patch:
+            patch.setattr("anchor.storage.snapshots.shutil.rmtree", lambda *_, **__: None)
+            directory.snapshots.discard(snapshot.metadata)
+        assert directory.snapshots.all() == []
+        assert list((directory.path / "snapshots").iterdir()) != []
+    with opened(tmp_path / "d") as directory:
+        assert list((directory.path / "snapshots").iterdir()) == []
+
+
+def test_what_was_prepared_and_is_not_wanted_leaves_nothing(
+    source: Snapshot, tmp_path: Path
+) -> None:
+    """The node goes on with what it has, and the next installation gets another place."""
+    with opened(tmp_path / "d") as directory:
+        join(directory)
+        snapshot = carried(source, directory)
+        directory.abandon(directory.prepare(snapshot))
+        assert [found.name for found in (directory.path / "state").iterdir()] == ["00000001"]
+        directory.install(snapshot)
+        assert directory.state.path.name == "00000003"
+
+
+def test_the_old_state_is_readable_until_it_is_retired(source: Snapshot, tmp_path: Path) -> None:
+    """Whoever reads it in a native thread at the moment of the switch is not cut off."""
+    with opened(tmp_path / "d") as directory:
+        join(directory)
+        old = directory.state
+        directory.switch(directory.prepare(carried(source, directory)))
+        assert old.get(b"kk") is None
+        assert directory.state is not old
+        directory.log.sync()
+        directory.retire()
+        assert not old.path.exists()
+
+
+def test_a_full_disk_leaves_no_half_made_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told from other failures, and the next attempt succeeds."""
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with opened(tmp_path / "d") as directory:
+        grow(directory, 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots_module, "sync_file", full)
+            with pytest.raises(DiskFullError, match="no space left"):
+                directory.create_snapshot()
+        assert list((directory.path / "snapshots").iterdir()) == []
+        directory.create_snapshot().verify()
 
 
 def test_a_node_without_snapshots_has_none(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from anchor.raft.configuration import Member
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.transport.admission import Admission, RefusalLog, Rejection
 from anchor.transport.codec import Envelope
 from anchor.transport.options import LocalMember
@@ -33,7 +34,7 @@ def test_a_member_that_says_who_it_is_may_speak() -> None:
 @pytest.mark.parametrize(
     ("reason", "envelope"),
     [
-        ("protocol_version", FAIR._replace(protocol_version=2)),
+        ("protocol_version", FAIR._replace(protocol_version=NEWEST_PROTOCOL + 1)),
         ("protocol_version", FAIR._replace(protocol_version=0)),
         ("cluster", FAIR._replace(cluster_id="d")),
         ("cluster", FAIR._replace(cluster_id="")),

@@ -132,7 +132,7 @@ GAP = encoded(entries=(Entry(5, 4, EntryKind.NOOP, b""), Entry(6, 1, EntryKind.N
         ("INVALID_ARGUMENT", GAP),
         ("INVALID_ARGUMENT", raft_pb2.AppendEntriesRequest(header=HEADER, term=3, entries=[b"?"])),
         ("FAILED_PRECONDITION", b""),
-        ("FAILED_PRECONDITION", headed(protocol_version=2)),
+        ("FAILED_PRECONDITION", headed(protocol_version=99)),
         ("FAILED_PRECONDITION", headed(cluster_id="another")),
         ("FAILED_PRECONDITION", headed(cluster_id="")),
         ("FAILED_PRECONDITION", headed(recipient_incarnation=B + 1)),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from anchor.settings import OLDEST_PROTOCOL
 from anchor.transport import raft_pb2
 
-PROTOCOL_VERSION = 1
+# What a newer protocol adds to a message is left out until the whole cluster speaks it
+# (anchor.node.versions), or may be passed over: so all is readable in the oldest one.
+PROTOCOL_VERSION = OLDEST_PROTOCOL
 LIMIT = 1 << 63  # no term and no index ever gets here
 
 Header = raft_pb2.Header

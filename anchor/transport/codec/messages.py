@@ -161,6 +161,7 @@ def encode_append_response(header: Header, message: AppendEntriesResponse) -> by
         conflict_term=message.conflict_term,
         read_round=message.read_round,
         session=message.session,
+        no_room=message.no_room,
     ).SerializeToString()
 
 
@@ -188,4 +189,5 @@ def decode_append_response(wire: bytes) -> tuple[Header, AppendEntriesResponse]:
         response.conflict_term,
         response.read_round,
         response.session,
+        response.no_room,
     )

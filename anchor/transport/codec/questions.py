@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from anchor.settings import NEWEST_PROTOCOL, OLDEST_PROTOCOL
 from anchor.transport import forward_pb2, raft_pb2
 from anchor.transport.codec.header import (
     PROTOCOL_VERSION,
@@ -214,6 +215,8 @@ def encode_identification(identification: Identification) -> bytes:
         address=identification.address,
         http_address=identification.http_address,
         version=identification.version,
+        oldest_protocol=identification.oldest_protocol,
+        newest_protocol=identification.newest_protocol,
     ).SerializeToString()
 
 
@@ -223,7 +226,7 @@ def decode_identification(wire: bytes) -> Identification:
         response = raft_pb2.IdentifyResponse.FromString(wire)
     except DecodeError:
         raise Malformed("not an IdentifyResponse") from None
-    if response.protocol_version != PROTOCOL_VERSION:
+    if not OLDEST_PROTOCOL <= response.protocol_version <= NEWEST_PROTOCOL:
         raise Malformed(f"it speaks protocol version {response.protocol_version}")
     return Identification(
         response.id,
@@ -232,6 +235,8 @@ def decode_identification(wire: bytes) -> Identification:
         response.address,
         response.http_address,
         response.version,
+        response.oldest_protocol or 1,
+        response.newest_protocol or 1,
     )
 
 
