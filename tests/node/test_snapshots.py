@@ -201,6 +201,7 @@ def test_a_replaced_state_goes_when_its_replacement_is_durable(
     member.directory.switch(member.directory.prepare(carried))
     member.snapshots.switched(7)
     member.snapshots.synced(6)
+    assert member.snapshots._switched_by == 7  # nothing has begun
     for _ in range(3):
         member.snapshots.scrub()
     assert replaced.exists()

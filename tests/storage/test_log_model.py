@@ -57,8 +57,12 @@ class RocksLogAgainstList(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(0, 6), vote=st.none() | st.just("node2"))
     def append(self, data: st.DataObject, count: int, vote: str | None) -> None:
-        """Append at the end or over it, with or without a new hard state."""
-        start = data.draw(st.integers(self.compacted[0] + 1, self.last_index + 1), label="start")
+        """Append at the end or over it, with or without a new hard state.
+
+        Nothing overrules what a snapshot includes: that is committed.
+        """
+        low = self.snapshot.last_included_index if self.snapshot else self.compacted[0]
+        start = data.draw(st.integers(low + 1, self.last_index + 1), label="start")
         term = max(self.term(start - 1), data.draw(st.integers(1, 5), label="term"))
         kind = data.draw(st.sampled_from([EntryKind.COMMAND, EntryKind.CONFIGURATION]))
         written = [entry(index, term, kind) for index in range(start, start + count)]
