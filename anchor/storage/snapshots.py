@@ -127,6 +127,12 @@ class SnapshotStore:
             )
         return snapshot
 
+    def remove_foreign(self, cluster_id: str) -> None:
+        """Remove those of the cluster that this was before it was recovered."""
+        for snapshot in self.all():
+            if snapshot.manifest.cluster_id != cluster_id:
+                shutil.rmtree(snapshot.path, ignore_errors=True)
+
     def remove_old(self) -> None:
         """Remove all but the newest, and what an interrupted making left."""
         for path in [*self._paths()[SNAPSHOTS_KEPT:], self.path / "making"]:
