@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anchor.fsm import KeyValue, Result
+    from anchor.node.backups import BackupStream
     from anchor.node.consistency import Consistency
 
 
@@ -31,6 +32,9 @@ class Store(Protocol):
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
         """Read a key as fresh as asked; None where it is not there."""
+
+    def backup(self, consistency: Consistency, timeout_seconds: float) -> BackupStream:
+        """Begin a backup, as fresh as asked."""
 
     def status(self) -> Mapping[str, object]:
         """Say what there is to say about this node, ready for JSON."""

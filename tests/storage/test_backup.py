@@ -125,7 +125,7 @@ def test_two_restored_directories_are_two_incarnations(tmp_path: Path, content: 
 def test_a_damaged_backup_leaves_a_new_directory(tmp_path: Path, content: bytes) -> None:
     """Refused at its last byte, it has made nothing that counts; the right one then works."""
     altered = content[:-1] + bytes([content[-1] ^ 1])
-    with pytest.raises(BackupError, match="f.backup: is damaged"):
+    with pytest.raises(BackupError, match=r"f\.backup: is damaged"):
         restore(reader(altered), tmp_path / "new", FOUNDER)
     with opened(tmp_path / "new", "new1") as directory:
         assert directory.is_new
@@ -190,7 +190,7 @@ def test_an_empty_directory_will_do(tmp_path: Path, content: bytes) -> None:
 def test_a_crash_in_the_middle_leaves_a_new_directory(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the one write that makes it a member's, it belongs to nobody; after it, it is whole."""
+    """Before the one write that counts it belongs to nobody; after it, it is whole."""
     begin = restoring._begin
 
     def crash_around(*arguments: object) -> None:

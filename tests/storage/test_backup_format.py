@@ -67,7 +67,7 @@ def test_every_flipped_byte_is_refused() -> None:
         for flip in (0x01, 0x80, rng.randrange(1, 256)):
             altered = bytearray(content)
             altered[at] ^= flip
-            with pytest.raises(BackupError, match="^f: "):
+            with pytest.raises(BackupError, match=r"^f: "):
                 read(bytes(altered))
 
 
@@ -75,7 +75,7 @@ def test_a_truncation_at_every_length_is_refused() -> None:
     """Also in between parts, also to nothing."""
     content = written(RECORDS)
     for length in range(len(content)):
-        with pytest.raises(BackupError, match="not all there|is no backup"):
+        with pytest.raises(BackupError, match=r"not all there|is no backup"):
             read(content[:length])
 
 

@@ -15,8 +15,8 @@ from anchor.storage import (
     DataDirectory,
     ForeignDirectoryError,
     LockedError,
+    RocksLog,
     StorageError,
-    recovery,
 )
 from anchor.storage.recovery import examine, mistakes_in, recover
 from tests.fsm.entries import command, put
@@ -290,6 +290,6 @@ def test_the_write_is_synced_before_it_is_reported(
     def fail(_log: object) -> None:
         raise StorageError("the disk failed")
 
-    monkeypatch.setattr(recovery.RocksLog, "sync", fail)
+    monkeypatch.setattr(RocksLog, "sync", fail)
     with pytest.raises(StorageError, match="the disk failed"):
         recover(examine(tmp_path / "d"), ALONE, "new")
