@@ -19,7 +19,7 @@ class Paced:
     """The pieces of an answer; the client has so much time to take each of them.
 
     Whatever goes wrong on the way breaks the connection off: the head has been sent, and an
-    answer without its end is the only way left to say so. Gunicorn calls ``close``, whatever happens.
+    answer without its end is the only way left to say so. Gunicorn calls ``close`` in any case.
     """
 
     def __init__(self, pieces: Iterable[bytes], connection: Connection) -> None:
