@@ -120,6 +120,7 @@ def role_of(cluster: Cluster, at: int) -> Callable[[], str | None]:
 
 def test_the_runbook_brings_a_cluster_back_that_lost_two_of_three_disks(tmp_path: Path) -> None:
     """All that was written is there, writes are taken again, and the others have rejoined."""
+    (tmp_path / "data").mkdir()
     with running_cluster(tmp_path / "data", 3) as cluster:
         for number in range(KEYS):
             assert put(cluster, number % 3, f"k{number}", f"v{number}")
@@ -173,6 +174,7 @@ def test_the_runbook_brings_a_cluster_back_that_lost_two_of_three_disks(tmp_path
 
 def test_a_member_of_the_old_cluster_does_not_mix_with_the_new(tmp_path: Path) -> None:
     """Started again with its old data, it is refused by the new cluster, and leads nobody."""
+    (tmp_path / "data").mkdir()
     with running_cluster(tmp_path / "data", 3) as cluster:
         assert put(cluster, 0, "k", "old")
         cluster.wait_until_caught_up()
