@@ -176,4 +176,6 @@ def _read(
         for option in (*NODE_OPTIONS, *VERB_OPTIONS)
         if option not in options
     }
+    if "--json" not in switches:
+        elsewhere["--json"] = f"does not belong to {verb}"
     return read_flags(arguments, options, (*SWITCHES, *switches), problems, elsewhere)

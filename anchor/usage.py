@@ -135,9 +135,12 @@ def of_verb(name: str, program: str) -> str:
 
 
 _OF_SNAPSHOT = """\
-{program} snapshot save FILE [--endpoints HOST:PORT,...]: save all data in a file
-{program} snapshot info FILE [--json]: check a backup, and say what it is of
-{program} snapshot restore FILE --id NAME [options of a node]: make a new cluster of it
+{program} snapshot save FILE [--endpoints HOST:PORT,...]
+  saves all data of a cluster in a file
+{program} snapshot info FILE [--json]
+  checks a backup, and says what it is of
+{program} snapshot restore FILE --id NAME [options of a node]
+  makes a new cluster of it
 
 save asks any node, while it serves. The backup is as of one moment, no older
 than the question; --consistency stale is content with what that node has, which
@@ -145,8 +148,8 @@ needs no leader. It is checked while it arrives, and the file appears once it is
 whole.
 restore makes the data directory of a node that is the only member of a new
 cluster, with a new id. Give it the options that the node will be started with:
-its --id, --port, --http-port, --host, --advertise and --dir, which must be empty.
-Then start the node without --peers, and let others join it from empty
+its --id, --port, --http-port, --host, --advertise, and its --dir, which must be
+empty. Then start the node without --peers, and let others join it from empty
 directories.
 
 Options of save
@@ -155,8 +158,10 @@ Options of save
 {exit_codes}"""
 
 _OF_RECOVER = """\
-{program} recover --dir PATH --show [--json]: show what a stopped node has
-{program} recover --dir PATH --members ID=HOST:PORT [--yes]: go on with that
+{program} recover --dir PATH --show [--json]
+  shows what a stopped node has
+{program} recover --dir PATH --members ID=HOST:PORT,... [--yes]
+  goes on with that
 
 For when a majority of the voters has lost its disks, and only then: what they
 had acknowledged without this node is lost. Look with --show on each node that

@@ -58,6 +58,7 @@ from anchor.storage.directory import (
 )
 from anchor.storage.directory_lock import DirectoryLock
 from anchor.storage.errors import CorruptionError, ForeignDirectoryError, StorageError
+from anchor.storage.files import check_owner
 from anchor.storage.raft_database import RaftDatabase
 from anchor.storage.rocks_log import RocksLog
 from anchor.storage.state import RocksState
@@ -102,6 +103,7 @@ def _examine(path: Path, resources: ExitStack) -> Remains:
     raft_path = path / RAFT_DATABASE
     if not (path / LOCK_FILE).exists() or not raft_path.exists():
         raise ForeignDirectoryError(f"{path}: holds no node's data; give the --dir of a node")
+    check_owner(path)
     resources.callback(DirectoryLock(path / LOCK_FILE).release)
     mark = resources.enter_context(closing(SyncMark(path / MARK_FILE)))
     with inspection.naming_the_file(raft_path), closing(_read_only(raft_path)) as database:

@@ -32,7 +32,7 @@ from anchor.storage.directory import (
 )
 from anchor.storage.directory_lock import DirectoryLock
 from anchor.storage.errors import ForeignDirectoryError, StorageError
-from anchor.storage.files import sync_directory
+from anchor.storage.files import check_owner, sync_directory
 from anchor.storage.raft_database import Changes, RaftDatabase, pack_index
 from anchor.storage.state import RocksState
 
@@ -74,7 +74,10 @@ def restore(backup: BackupReader, path: Path, founder: Founder) -> None:
 
 def check_empty(path: Path) -> None:
     """Raise ForeignDirectoryError unless nothing would be lost."""
-    names = {found.name for found in path.iterdir()} - {"lost+found"} if path.exists() else set()
+    if not path.exists():
+        return
+    check_owner(path)
+    names = {found.name for found in path.iterdir()} - {"lost+found"}
     if not names:
         return
     if not {MARK_FILE, RAFT_DATABASE} <= names:

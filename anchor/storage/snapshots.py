@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine
 from anchor.raft import Configuration, SnapshotMetadata
-from anchor.storage.errors import CorruptionError, ForeignDirectoryError
+from anchor.storage.errors import CorruptionError, ForeignDirectoryError, StorageError
 from anchor.storage.files import sync_directory, sync_file
 from anchor.storage.snapshot_manifest import (
     MANIFEST_FILE,
@@ -128,10 +129,15 @@ class SnapshotStore:
         return snapshot
 
     def remove_foreign(self, cluster_id: str) -> None:
-        """Remove those of the cluster that this was before it was recovered."""
-        for snapshot in self.all():
-            if snapshot.manifest.cluster_id != cluster_id:
-                shutil.rmtree(snapshot.path, ignore_errors=True)
+        """Remove those of the cluster that this was before it was recovered.
+
+        Whose a damaged one is nobody knows; whoever wants it is told that it is damaged.
+        """
+        for path in self._paths():
+            with suppress(StorageError):
+                if self._load(path).manifest.cluster_id != cluster_id:
+                    shutil.rmtree(self.path / "making", ignore_errors=True)
+                    path.rename(self.path / "making")
 
     def remove_old(self) -> None:
         """Remove all but the newest, and what an interrupted making left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from anchor.storage import (
     LockedError,
     RocksLog,
     StorageError,
+    restoring,
 )
 from anchor.storage.recovery import examine, mistakes_in, recover
 from tests.fsm.entries import command, put
@@ -293,3 +295,26 @@ def test_the_write_is_synced_before_it_is_reported(
     monkeypatch.setattr(RocksLog, "sync", fail)
     with pytest.raises(StorageError, match="the disk failed"):
         recover(examine(tmp_path / "d"), ALONE, "new")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files that others cannot use")
+def test_root_leaves_no_files_of_its_own_in_a_directory_of_another_user(tmp_path: Path) -> None:
+    """The node could not open them afterwards."""
+    follower(tmp_path / "d")
+    for found in (tmp_path / "d", *(tmp_path / "d").rglob("*")):
+        os.chown(found, 65534, 65534)
+    with pytest.raises(ForeignDirectoryError, match=r"belongs to user .*, and you are root"):
+        examine(tmp_path / "d")
+    with pytest.raises(ForeignDirectoryError, match="and you are root"):
+        restoring.check_empty(tmp_path / "d")
+
+
+def test_a_damaged_snapshot_of_the_old_cluster_stops_nothing(tmp_path: Path) -> None:
+    """Nothing is lost with it; whoever wants it is told."""
+    follower(tmp_path / "d")
+    with opened(tmp_path / "d") as directory:
+        manifest = directory.create_snapshot().path / "manifest.json"
+    manifest.write_text("{}")
+    recover(examine(tmp_path / "d"), ALONE, "new")
+    with opened(tmp_path / "d") as directory:
+        elected(directory)
