@@ -15,7 +15,7 @@ The caller, :mod:`anchor.cli`, in order
 The pieces: ``replica.py`` carries out what the core decides, without greenlets; ``writes.py`` and
 ``reads.py`` are what clients wait for; ``node.py`` has the greenlets; ``forwarding.py`` asks the
 leader; ``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
-``digests.py`` compares what they hold.
+``digests.py`` compares what they hold; ``backups.py`` hands out all of it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Backups:
 
 
 class BackupStream:
-    """The pieces of one backup, some hundred KiB each. ``close`` it, whatever happens."""
+    """The pieces of one backup, 64 KiB or one record each. ``close`` it, whatever happens."""
 
     def __init__(self, backup: Backup, closed: Callable[[BackupStream], None]) -> None:
         self.header = backup.header

@@ -28,6 +28,15 @@ The caller's duties, in order
    while ``free_bytes()`` is less than :data:`RESERVE_BYTES`, which is room to finish what is under
    way.
 
+Beside a node
+=============
+
+- :mod:`~anchor.storage.backup` reads all of a state that goes on changing, as one consistent file
+  (:mod:`~anchor.storage.backup_format`); :mod:`~anchor.storage.restoring` makes the directory of a
+  new cluster of it.
+- :mod:`~anchor.storage.recovery` makes a stopped member's directory all there is, when the others
+  are lost for good.
+
 What may be called where
 ========================
 

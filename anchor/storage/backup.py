@@ -62,7 +62,7 @@ class StateView:
 class Backup:
     """One backup of a state, to be read piece by piece; ``header`` says what it is of.
 
-    Making it takes some µs to ms and is hub-safe. ``read`` blocks for some ms and holds the GIL
+    Making it takes some µs to ms and is hub-safe. ``read`` blocks for a ms or two and holds the GIL
     for most of them; any thread, one at a time.
     """
 
@@ -88,7 +88,7 @@ class Backup:
         self._pieces: Iterator[bytes] | None = encode_backup(self.header, self._view.iterate(b""))
 
     def read(self) -> bytes:
-        """Give the next piece, at most some hundred KiB or one record; nothing at the end."""
+        """Give the next piece, some 64 KiB or one record; nothing at the end."""
         if self._pieces is None:
             raise StorageError("the backup was ended before its end")
         return next(self._pieces, b"")

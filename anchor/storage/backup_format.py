@@ -42,7 +42,7 @@ RECORD_HEAD = struct.Struct(">II")
 END = struct.Struct(">Q32s")
 
 HEADER_PART, RECORDS_PART, END_PART = b"H", b"R", b"E"
-PART_BYTES = 256 << 10  # a part is closed once it has this much: some milliseconds of work
+PART_BYTES = 64 << 10  # a part is closed once it has this much: a millisecond of work
 MAX_PART_BYTES = 8 << 20  # with the largest record that there can be
 
 
