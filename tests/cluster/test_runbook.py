@@ -201,6 +201,35 @@ def test_a_member_of_the_old_cluster_does_not_mix_with_the_new(tmp_path: Path) -
         assert cluster.nodes[0].request("GET", "/kv/k")[2] == b"new"
 
 
+def test_several_members_go_on_with_what_each_has(tmp_path: Path) -> None:
+    """One is recovered with another's name; that one follows it with its own data, as it is."""
+    (tmp_path / "data").mkdir()
+    with running_cluster(tmp_path / "data", 4) as cluster:
+        for number in range(KEYS):
+            assert put(cluster, number % 4, f"k{number}", f"v{number}")
+        cluster.wait_until_caught_up()
+        before = cluster.nodes[1].status()
+        assert before is not None
+        cluster.kill_all()
+        for node in cluster.nodes[2:]:
+            shutil.rmtree(node.directory)
+        members = ",".join(f"{node.node_id}={node.address}" for node in cluster.nodes[:2])
+        operator = Operator(cluster, tmp_path)
+        operator._type(f"./anchor.pyz recover --dir ./data/node1 --members {members}")
+        del cluster.nodes[2:]
+        for node in cluster.nodes:
+            node.start()
+        cluster.wait_until_whole()
+        assert put(cluster, 1, "after", "1")
+        cluster.wait_until_caught_up()
+        for number in range(KEYS):
+            code, _, body = cluster.nodes[1].request("GET", f"/kv/k{number}")
+            assert (code, body) == (200, b"v%d" % number)
+        status = cluster.nodes[1].status()
+        assert status is not None
+        assert status["cluster_id"] == before["cluster_id"]
+
+
 def refusals(log_path: Path) -> str:
     """Give the lines of a log that warn."""
     lines = log_path.read_text().splitlines()
