@@ -126,6 +126,7 @@ def test_a_piece_that_is_being_read_is_waited_for(
         ender = gevent.spawn(end)
         gevent.sleep(0)
         may_end.set()
-        gevent.joinall([reader, ender], timeout=5.0, raise_error=True)
+        piece = reader.get(timeout=5.0)
+        ender.get(timeout=5.0)
         assert order == ["read", "ended"]
-        assert reader.value.startswith(b"\x89anchor")
+        assert piece.startswith(b"\x89anchor")
