@@ -12,7 +12,16 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from anchor import startup
-from anchor.plan import Mistakes, Plan, RunCluster, RunNode, RunVerb, Show
+from anchor.plan import (
+    Mistakes,
+    Plan,
+    RunCluster,
+    RunNode,
+    RunRecover,
+    RunSnapshot,
+    RunVerb,
+    Show,
+)
 from anchor.settings import OUT_OF_ROOM, VERSION
 from anchor.startup import StartError
 
@@ -55,15 +64,27 @@ def _carry_out(plan: Plan) -> int:
         return USAGE
     for warning in plan.warnings:
         complain(f"warning: {warning}")
-    if isinstance(plan, RunVerb):
-        from anchor import verbs  # noqa: PLC0415 - only a verb needs it
-
-        return verbs.run(plan)
+    if isinstance(plan, RunVerb | RunRecover | RunSnapshot):
+        return _run_verb(plan)
     if isinstance(plan, RunCluster):
         from anchor import cluster  # noqa: PLC0415 - only the supervisor needs it
 
         return cluster.run(plan)
     return run_node(plan)
+
+
+def _run_verb(plan: RunVerb | RunRecover | RunSnapshot) -> int:
+    if isinstance(plan, RunRecover):
+        from anchor import recovering  # noqa: PLC0415 - it brings RocksDB
+
+        return recovering.run(plan)
+    if isinstance(plan, RunSnapshot):
+        from anchor import backups  # noqa: PLC0415 - the same
+
+        return backups.run(plan)
+    from anchor import verbs  # noqa: PLC0415 - only a verb needs it
+
+    return verbs.run(plan)
 
 
 def run_node(plan: RunNode) -> int:

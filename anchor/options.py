@@ -113,6 +113,14 @@ VERB_OPTIONS: tuple[Option, ...] = (
            "of get: linearizable, lease or stale (default linearizable)"),
 )  # fmt: skip
 
+# Of recover, beside --dir. They stand on the command line alone: no variable recovers a node.
+OFFLINE_OPTIONS: tuple[Option, ...] = (
+    Option("members", "ID=HOST:PORT,...", values.members, "Recovery",
+           "of recover: all voters there shall be, this node among them; usually it alone",
+           "list"),
+)  # fmt: skip
+OFFLINE_SWITCHES = ("--show", "--yes")
+
 # Set by ``--cluster`` for its children (see anchor.cluster); not for people, and no mistake.
 SUPERVISED_VARIABLE = "ANCHOR_SUPERVISED"
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from anchor import usage
 from anchor.options import (
     NODE_OPTIONS,
+    OFFLINE_OPTIONS,
+    OFFLINE_SWITCHES,
     VERB_OPTIONS,
     Given,
     read_environment,
@@ -90,12 +92,42 @@ class RunVerb:
     warnings: tuple[str, ...] = ()
 
 
-Plan = Show | Mistakes | RunNode | RunCluster | RunVerb
+@dataclass(frozen=True, slots=True)
+class RunRecover:
+    """Make a stopped node's directory the beginning of what goes on; ``show``: only look at it."""
+
+    directory: Path
+    members: Mapping[str, str]
+    show: bool = False
+    as_json: bool = False
+    confirmed: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """Save a backup in ``file``, describe it, or restore it: ``action`` says which."""
+
+    action: str
+    file: Path
+    source: RunVerb | None = None
+    """Whom to ask for it; of save."""
+    settings: Settings | None = None
+    """Of the node to be; of restore."""
+    as_json: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+Plan = Show | Mistakes | RunNode | RunCluster | RunVerb | RunRecover | RunSnapshot
 
 
 def plan_for(arguments: Sequence[str], environ: Mapping[str, str], program: str) -> Plan:
     """Decide what to do. ``arguments`` come without the program's name, which is ``program``."""
     verb = _verb_in(arguments)
+    if verb in usage.OFFLINE_VERBS:
+        from anchor import plan_offline  # noqa: PLC0415 - it builds on this module
+
+        return plan_offline.plan_for(verb, arguments, environ, program)
     if verb is not None:
         return _plan_verb(verb, arguments, environ, program)
     problems: list[str] = []
@@ -127,15 +159,19 @@ def plan_for(arguments: Sequence[str], environ: Mapping[str, str], program: str)
 
 def _verb_in(arguments: Sequence[str]) -> str | None:
     """Find the verb: the first word that is not a flag or a flag's value."""
-    words = read_flags(arguments, (*NODE_OPTIONS, *VERB_OPTIONS), (*SWITCHES, "--json"), [])
-    if words.positionals and words.positionals[0] in usage.VERBS:
+    options = (*NODE_OPTIONS, *VERB_OPTIONS, *OFFLINE_OPTIONS)
+    words = read_flags(arguments, options, (*SWITCHES, "--json", *OFFLINE_SWITCHES), [])
+    if words.positionals[:1] and words.positionals[0] in {*usage.VERBS, *usage.OFFLINE_VERBS}:
         return words.positionals[0]
     return None
 
 
 _FLAGS_OF_VERBS = {
     option.flag: "belongs to the verbs: get, put, del, status, members" for option in VERB_OPTIONS
-} | {"--json": "belongs to status and members"}
+} | {
+    "--json": "belongs to status and members",
+    **{f"--{name}": "belongs to recover" for name in ("members", "show", "yes")},
+}
 _FLAGS_OF_NODES = {option.flag for option in NODE_OPTIONS}
 
 
@@ -144,7 +180,7 @@ def _guess(word: str) -> str:
 
     if re.search(r":[0-9]+$", word):
         return "; put commas between addresses"
-    close = difflib.get_close_matches(word, list(usage.VERBS), n=1)
+    close = difflib.get_close_matches(word, [*usage.VERBS, *usage.OFFLINE_VERBS], n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

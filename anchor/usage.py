@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor.options import NODE_OPTIONS, VERB_OPTIONS, Option
+from anchor.options import NODE_OPTIONS, OFFLINE_OPTIONS, VERB_OPTIONS, Option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +42,17 @@ VERBS = {
     "members": Verb(
         "members", (0, 0), "list the cluster's members as its leader sees them",
         "Exit code 5 if there is no leader: the list is then what one node last knew.",
+    ),
+}  # fmt: skip
+
+# The verbs that work on files rather than on a cluster, or on both.
+OFFLINE_VERBS = {
+    "snapshot": Verb(
+        "snapshot save|info|restore FILE", (2, 2), "back up all data, and restore it",
+    ),
+    "recover": Verb(
+        "recover --dir PATH --members ID=HOST:PORT", (0, 0),
+        "go on with what one node has, when the quorum is lost for good",
     ),
 }  # fmt: skip
 
@@ -97,7 +108,7 @@ def program_name(argv0: str) -> str:
 
 def overview(program: str) -> str:
     """Write ``--help``."""
-    verbs = _columns((verb.synopsis, verb.summary) for verb in VERBS.values())
+    verbs = _columns((verb.synopsis, verb.summary) for verb in {**VERBS, **OFFLINE_VERBS}.values())
     parts = [_OVERVIEW.format(program=program, verbs=verbs, exit_codes=_EXIT_CODES)]
     groups = dict.fromkeys(option.group for option in (*NODE_OPTIONS, *VERB_OPTIONS))
     for group in groups:
@@ -121,6 +132,67 @@ def of_verb(name: str, program: str) -> str:
         lines.append(_columns([("--json", "print JSON instead of a table")]))
     lines += ["", "ANCHOR_ENDPOINTS and ANCHOR_TIMEOUT stand in for the flags.", _EXIT_CODES]
     return "\n".join(lines)
+
+
+_OF_SNAPSHOT = """\
+{program} snapshot save FILE [--endpoints HOST:PORT,...]
+  saves all data of a cluster in a file
+{program} snapshot info FILE [--json]
+  checks a backup, and says what it is of
+{program} snapshot restore FILE --id NAME [options of a node]
+  makes a new cluster of it
+
+save asks any node, while it serves. The backup is as of one moment, no older
+than the question; --consistency stale is content with what that node has, which
+needs no leader. It is checked while it arrives, and the file appears once it is
+whole.
+restore makes the data directory of a node that is the only member of a new
+cluster, with a new id. Give it the options that the node will be started with:
+its --id, --port, --http-port, --host, --advertise, and its --dir, which must be
+empty. Then start the node without --peers, and let others join it from empty
+directories.
+
+Options of save
+{options}
+
+{exit_codes}"""
+
+_OF_RECOVER = """\
+{program} recover --dir PATH --show [--json]
+  shows what a stopped node has
+{program} recover --dir PATH --members ID=HOST:PORT,... [--yes]
+  goes on with that
+
+For when a majority of the voters has lost its disks, and only then: what they
+had acknowledged without this node is lost. Look with --show on each node that
+is left. Take the one whose last entry has the highest term, of those the one
+with the highest index. It shows what may be lost and asks; --yes answers.
+
+With one member, the node itself, a new cluster begins, with a new id: members
+of the old one cannot get in. Wipe the directories of the others, and let them
+join. With several, the others keep their data and follow; members left out must
+never be started again. Recover only one node.
+README.md has all of it step by step: "When the quorum is lost for good".
+
+Options
+{options}
+
+{exit_codes}"""
+
+
+def of_offline_verb(name: str, program: str) -> str:
+    """Write the ``--help`` of a verb that works on files."""
+    if name == "snapshot":
+        options = _options(VERB_OPTIONS)
+        return _OF_SNAPSHOT.format(program=program, options=options, exit_codes=_EXIT_CODES)
+    directory = [option for option in NODE_OPTIONS if option.name == "dir"]
+    switches = [
+        ("--show", "only show what is there, and change nothing"),
+        ("--json", "of --show: as JSON"),
+        ("--yes", "do it without asking"),
+    ]
+    options = f"{_options([*directory, *OFFLINE_OPTIONS])}\n{_columns(switches)}"
+    return _OF_RECOVER.format(program=program, options=options, exit_codes=_EXIT_CODES)
 
 
 def hint(program: str, *, first_time: bool) -> str:

@@ -103,6 +103,29 @@ def endpoints(text: str) -> tuple[str, ...]:
     return found
 
 
+def members(text: str) -> dict[str, str]:
+    """Read comma-separated ``id=host:port``; gives id to address. Names all that is wrong."""
+    found: dict[str, str] = {}
+    wrong: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, separator, where = part.partition("=")
+        shown = printable(part, 80)
+        if not separator:
+            wrong.append(f"{shown}: a member is written ID=HOST:PORT, like node1=localhost:9001")
+            continue
+        if name in found:
+            wrong.append(f"{shown}: {name} is there twice")
+        try:
+            found[node_id(name)] = address(where)
+        except ValueError as error:
+            wrong.append(f"{shown}: {error}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    if not found:
+        raise ValueError("names no member; write ID=HOST:PORT, several with commas between")
+    return found
+
+
 def directory(text: str) -> Path:
     """Read a path; ``~`` is the home directory."""
     if not text:

@@ -43,6 +43,7 @@ The routes
 ``DELETE /kv/{key}``                   200 ``OK``, also when the key was not there
 ``GET``, ``HEAD /status``              200, a JSON object
 ``POST /join``, ``POST /remove``       200 ``OK`` once it is done
+``GET``, ``HEAD /snapshot``            200, a backup in chunks (``snapshot.py``, ``pacing.py``)
 ``GET``, ``HEAD /livez``, ``/readyz``  200 ``OK``; ``/readyz`` 503 without a leader, or removed
 =====================================  ========================================================
 

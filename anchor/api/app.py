@@ -14,6 +14,7 @@ from anchor.api.keys import HOST, KEY_PREFIX, origin_form
 from anchor.api.kv import KeyValues, value_too_large
 from anchor.api.limits import Limits
 from anchor.api.membership import Join, MembershipChange, Remove
+from anchor.api.snapshot import BackupOfAll
 
 if TYPE_CHECKING:
     from falcon.routing import CompiledRouter
@@ -38,6 +39,7 @@ def create_app(
     app.add_route("/status", Status(store))
     app.add_route("/join", Change(Join(store, limits), limits))
     app.add_route("/remove", Change(Remove(store, limits), limits))
+    app.add_route("/snapshot", BackupOfAll(store, limits))
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(store))
     app.add_error_handler(Exception, Failures(key_values))

@@ -40,6 +40,7 @@ _SPELLINGS = {
     for name in (
         "Allow",
         "Cache-Control",
+        "Content-Disposition",
         "Content-Length",
         "Content-Type",
         "ETag",
@@ -229,4 +230,5 @@ class Conversations:
             spelled = [(_SPELLINGS.get(name, name), value) for name, value in headers]
             return start_response(status, spelled, *rest)
 
-        return application(environ, start)
+        answer = application(environ, start)
+        return answer if isinstance(answer, list) else body.paced(answer)

@@ -10,8 +10,11 @@ from gunicorn.http import errors as refused
 from anchor.api.answers import Problem, bad_request
 from anchor.api.connections import NEVER
 from anchor.api.keys import KEY_PREFIX
+from anchor.api.pacing import Paced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gunicorn.http.message import Request
 
     from anchor.api.connections import Connection
@@ -88,6 +91,10 @@ class GuardedBody:
         if not self.settle() or close:
             self._request.force_close()
         self._connection.allow_to_send(self._limits.max_value_bytes)
+
+    def paced(self, pieces: Iterable[bytes]) -> Paced:
+        """Give the pieces of an answer, and the client so much time for each."""
+        return Paced(pieces, self._connection)
 
     def settle(self) -> bool:
         """Get rid of what nobody read, before the answer; False if the connection must close."""

@@ -52,7 +52,7 @@ class KeyValues:
         """
         asked = None
         try:
-            asked = self._consistency(consistency)
+            asked = consistency_of(consistency)
             if method in {b"GET", b"HEAD"}:
                 return self._get(target, asked)
             if method in {b"PUT", b"POST"}:
@@ -121,15 +121,16 @@ class KeyValues:
             self._leader = leader
         return self._leader_lines
 
-    @staticmethod
-    def _consistency(value: bytes | None) -> Consistency:
-        if value is None:
-            return Consistency.LINEARIZABLE
-        try:
-            return _CONSISTENCIES[value]
-        except KeyError:
-            known = ", ".join(consistency.value for consistency in Consistency)
-            raise bad_request(f"X-Consistency is not one of {known}") from None
+
+def consistency_of(value: bytes | None) -> Consistency:
+    """Read the value of X-Consistency; raises a Problem."""
+    if value is None:
+        return Consistency.LINEARIZABLE
+    try:
+        return _CONSISTENCIES[value]
+    except KeyError:
+        known = ", ".join(consistency.value for consistency in Consistency)
+        raise bad_request(f"X-Consistency is not one of {known}") from None
 
 
 def as_problem(error: Exception) -> Problem:

@@ -5,10 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from anchor.fsm import KeyValue, Result
     from anchor.node.consistency import Consistency
+    from anchor.storage.backup_format import BackupHeader
+
+
+class Backup(Protocol):
+    """The pieces of a backup. Making one blocks the calling greenlet; ``close`` in any case."""
+
+    @property
+    def header(self) -> BackupHeader:
+        """What it is of."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
 
 
 class Store(Protocol):
@@ -31,6 +47,9 @@ class Store(Protocol):
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
         """Read a key as fresh as asked; None where it is not there."""
+
+    def backup(self, consistency: Consistency, timeout_seconds: float) -> Backup:
+        """Begin a backup, as fresh as asked."""
 
     def status(self) -> Mapping[str, object]:
         """Say what there is to say about this node, ready for JSON."""

@@ -121,7 +121,7 @@ class Client:
         limit = self.timeout if timeout is None else timeout
         try:
             answer = self._connections.exchange(endpoint, request, limit, limit)
-            return _json_object(_judge(request, answer))
+            return _json_object(judge(request, answer))
         except (NotSent, Broken) as error:
             raise Unreachable(str(error)) from None
 
@@ -184,8 +184,8 @@ class Client:
         while last is None or now + needs < give_up:
             at = (first + tries) % len(self.endpoints)
             try:
-                answer = _judge(request, self._exchange(at, request, deadline, tries))
-            except _TryAgain as again:
+                answer = judge(request, self._exchange(at, request, deadline, tries))
+            except TryAgain as again:
                 last = _more_telling(last, again.error)
                 if again.connected:
                     give_up = deadline
@@ -212,13 +212,13 @@ class Client:
         try:
             return self._connections.exchange(self.endpoints[at], request, limit, connect_limit)
         except NotSent as error:
-            raise _TryAgain(Unreachable(str(error)), connected=False) from None
+            raise TryAgain(Unreachable(str(error)), connected=False) from None
         except Broken as error:
             if request.writes:
                 raise CommitUnknown(f"{error}; the write may have happened") from None
             # Something else listens there: that will not change while we wait.
             elsewhere = isinstance(error, NotHTTP)
-            raise _TryAgain(Unreachable(str(error)), connected=not elsewhere) from None
+            raise TryAgain(Unreachable(str(error)), connected=not elsewhere) from None
 
     def _back_off(self, rounds: int, deadline: float) -> None:
         """Wait with full jitter: anything from nothing to an exponentially rising bound."""
@@ -227,7 +227,7 @@ class Client:
         self._sleep(min(self._rng.uniform(0, bound), remaining))
 
 
-class _TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
+class TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
     """This try settled nothing and did nothing; ``error`` stands if it was the last."""
 
     def __init__(self, error: ClientError, *, connected: bool = True) -> None:
@@ -240,7 +240,7 @@ def _more_telling(last: ClientError | None, now: ClientError) -> ClientError:
     return last if last is not None and isinstance(now, Unreachable) else now
 
 
-def _judge(request: Request, answer: Answer) -> Answer:
+def judge(request: Request, answer: Answer) -> Answer:
     """Return a result, or raise what the answer means."""
     if 200 <= answer.status < 300:
         return answer
@@ -255,7 +255,7 @@ def _judge(request: Request, answer: Answer) -> Answer:
         error: ClientError = Refused(code or "unavailable", detail, answer.status)
         if code == "no_leader":
             error = NoLeader(detail or "the cluster has no leader")
-        raise _TryAgain(error)
+        raise TryAgain(error)
     if request.writes and answer.status >= 500 and not code:
         # Not a node of ours: something between that cannot know what became of the write.
         raise CommitUnknown(f"answered {answer.status}; the write may have happened")

@@ -84,7 +84,7 @@ class Connections:
 
         """
         deadline = time.monotonic() + timeout
-        connection = self._reuse(endpoint) or _connect(endpoint, min(timeout, connect_timeout))
+        connection = self._reuse(endpoint) or connect(endpoint, min(timeout, connect_timeout))
         try:
             answer, reusable = _converse(connection, request, deadline)
         except TimeoutError:
@@ -97,7 +97,7 @@ class Connections:
                     f"{endpoint} does not speak HTTP; is that its --port? "
                     f"HTTP is usually {HTTP_PORT_OFFSET} higher"
                 ) from None
-            raise Broken(f"{endpoint} broke off: {_reason(error)}") from None
+            raise Broken(f"{endpoint} broke off: {reason(error)}") from None
         except BaseException:
             connection.close()
             raise
@@ -137,7 +137,8 @@ class Connections:
         connection.close()
 
 
-def _connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
+def connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
+    """Connect to an endpoint; no wait on it is longer than the timeout. Raises NotSent."""
     host, port = split_address(endpoint)
     connection = http.client.HTTPConnection(host, port, timeout=max(timeout, 0.001))
     try:
@@ -147,7 +148,7 @@ def _connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
         raise NotSent(f"{endpoint} did not answer in time") from None
     except (OSError, UnicodeError) as error:
         connection.close()
-        raise NotSent(f"{endpoint}: {_reason(error)}") from None
+        raise NotSent(f"{endpoint}: {reason(error)}") from None
     return connection
 
 
@@ -201,7 +202,8 @@ def _is_garbage(error: Exception) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Say in a few words what went wrong on a connection."""
     if isinstance(error, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
     if isinstance(error, OSError) and error.strerror:

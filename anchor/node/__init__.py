@@ -18,7 +18,7 @@ leader; ``snapshots.py`` takes snapshots of this node's state (``compaction.py``
 ``snapshot_sending.py`` and ``snapshot_receiving.py`` bring them to members that are behind the log;
 ``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
 ``digests.py`` compares what they hold; ``space.py`` watches the disk and the quota, ``versions.py``
-finds out what all members speak.
+finds out what all members speak; ``backups.py`` hands out all of it.
 """
 
 from __future__ import annotations

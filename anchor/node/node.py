@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 
 from anchor.fsm import FsmError
+from anchor.node.backups import Backups, BackupStream
 from anchor.node.consistency import Consistency
 from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
@@ -119,6 +120,7 @@ class Node:
         self.membership = Membership(self, parts)
         self.space = Space(parts.directory, parts.quota_bytes)
         self._making_room = False
+        self._backups = Backups(parts.directory, parts.version)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
         self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
@@ -170,6 +172,7 @@ class Node:
         gevent.killall(self._greenlets, timeout=1)
         self._sender.stop()
         self._transport.stop(0.3)
+        self._backups.end_all(timeout_seconds=0.5)
         if self.snapshots.stop(timeout_seconds=2.0) and self._disk.stop(timeout_seconds=1.0):
             self._parts.directory.close()
         else:
@@ -326,6 +329,11 @@ class Node:
         except (StorageError, FsmError) as error:
             self.die(str(error))
             raise Stopping("the node is stopping; nothing was read") from None
+
+    def backup(self, consistency: Consistency, timeout_seconds: float) -> BackupStream:
+        """Begin a backup of all there is, as fresh as asked. Raises a NodeError."""
+        self.read(b"", consistency, timeout_seconds)  # it waits for what the backup has to hold
+        return self._backups.begin()
 
     def _lease_covers_now(self) -> bool:
         if self.raft.role is not Role.LEADER:

@@ -32,6 +32,15 @@ The caller's duties, in order
    until it is opened again. Nothing synced is lost, but the node is out. So refuse clients' writes
    while ``room.free_bytes()`` is less than ``reserve_bytes()``: :mod:`~anchor.storage.room`.
 
+Beside a node
+=============
+
+- :mod:`~anchor.storage.backup` reads all of a state that goes on changing, as one consistent file
+  (:mod:`~anchor.storage.backup_format`); :mod:`~anchor.storage.restoring` makes the directory of a
+  new cluster of it.
+- :mod:`~anchor.storage.recovery` makes a stopped member's directory all there is, when the others
+  are lost for good.
+
 What may be called where
 ========================
 

@@ -116,6 +116,14 @@ class DataDirectory:
         identity = replace(self.identity, cluster_id=cluster_id)
         self._become(identity, [entry], HardState(term=1))
 
+    def continue_as(self, cluster_id: str, entry: Entry, hard_state: HardState) -> None:
+        """Go on, durably, as a member of this cluster with one more entry in the log. Blocking.
+
+        For :mod:`anchor.storage.recovery` alone, which says when that may be done. All of it is
+        there together, or nothing.
+        """
+        self._become(replace(self.identity, cluster_id=cluster_id), [entry], hard_state)
+
     def free_bytes(self) -> int:
         """Give how much space this process may still use on the disk. Hub-safe."""
         return self.room.free_bytes()
@@ -230,6 +238,7 @@ class DataDirectory:
             if path != self._generation_path(self.generation):
                 shutil.rmtree(path, ignore_errors=True)
         self.snapshots.remove_interrupted()
+        self.snapshots.remove_foreign(self.identity.cluster_id)
         self.snapshots.remove_old()
 
     # Opening, step by step.
@@ -334,7 +343,7 @@ class DataDirectory:
             raise CorruptionError(self._database.path, str(error)) from None
 
     def _generation_path(self, generation: int) -> Path:
-        return self.path / STATE / f"{generation:08d}"
+        return generation_path(self.path, generation)
 
     def _become(
         self, identity: Identity, entries: list[Entry], hard_state: HardState | None
@@ -343,3 +352,8 @@ class DataDirectory:
         self.log.append(entries, hard_state, records)
         self.log.sync()
         self.identity = identity
+
+
+def generation_path(directory: Path, generation: int) -> Path:
+    """Give where in a data directory a generation of the state is."""
+    return directory / STATE / f"{generation:08d}"

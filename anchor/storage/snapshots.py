@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING
 from anchor.crash import point
 from anchor.fsm import StateMachine
 from anchor.raft import Configuration, SnapshotMetadata
-from anchor.storage.errors import CorruptionError, ForeignDirectoryError, translate_os
+from anchor.storage.errors import (
+    CorruptionError,
+    ForeignDirectoryError,
+    StorageError,
+    translate_os,
+)
 from anchor.storage.files import sync_directory, sync_file
 from anchor.storage.snapshot_manifest import (
     MANIFEST_FILE,
@@ -188,6 +193,16 @@ class SnapshotStore:
                 f"not {cluster_id}"
             )
         return snapshot
+
+    def remove_foreign(self, cluster_id: str) -> None:
+        """Remove those of the cluster that this was before it was recovered.
+
+        Whose a damaged one is nobody knows; whoever wants it is told that it is damaged.
+        """
+        for path in self._paths():
+            with suppress(StorageError):
+                if self._load(path).manifest.cluster_id != cluster_id:
+                    self._remove(path)
 
     def find(self, metadata: SnapshotMetadata) -> Snapshot | None:
         """Give the one that ends with this entry; raises CorruptionError."""

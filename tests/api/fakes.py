@@ -6,13 +6,47 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import KeyValue, Result
 from anchor.fsm.fsm_pb2 import Command
+from anchor.node.errors import Overloaded
+from anchor.raft import Configuration
+from anchor.storage import StorageError
+from anchor.storage.backup_format import BackupHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from anchor.node.consistency import Consistency
 
-__all__ = ["FakeStore"]
+__all__ = ["PIECE_BYTES", "FakeBackup", "FakeStore"]
+
+PIECE_BYTES = 100_000
+_HEADER = BackupHeader("c1u57e4", "node1", 7, 3, Configuration(), 1, "", "now", "0")
+
+
+class FakeBackup:
+    """Three pieces; keys of the store make it break after the first, or never end."""
+
+    header = _HEADER
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self._given = 0
+        store.open_backups += 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """Give a piece."""
+        if self._given and b"break-backups" in self._store.values:
+            raise StorageError("the disk failed")
+        if self._given == 3 and b"endless-backups" not in self._store.values:
+            raise StopIteration
+        self._given += 1
+        return (b"%d" % self._given)[:1] * PIECE_BYTES
+
+    def close(self) -> None:
+        """Note that it is not read any more."""
+        self._store.open_backups -= 1
 
 
 class FakeStore:
@@ -27,6 +61,7 @@ class FakeStore:
         self.before: Callable[[bytes], None] = lambda _key: None
         self.asked: list[tuple[object, ...]] = []
         self.stopped = False
+        self.open_backups = 0
 
     def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
         """Apply the command at once."""
@@ -46,9 +81,21 @@ class FakeStore:
         self._enter("read", key, consistency, timeout_seconds)
         return self.values.get(key)
 
+    def backup(self, consistency: Consistency, timeout_seconds: float) -> FakeBackup:
+        """Begin one."""
+        self._enter("backup", consistency, timeout_seconds)
+        if b"refuse-backups" in self.values:
+            raise Overloaded("too many")
+        return FakeBackup(self)
+
     def status(self) -> Mapping[str, object]:
         """Say little."""
-        return {"node_id": "node1", "role": "leader", "term": self.term}
+        return {
+            "node_id": "node1",
+            "role": "leader",
+            "term": self.term,
+            "open_backups": self.open_backups,
+        }
 
     def join(
         self,

@@ -234,7 +234,8 @@ def test_status_is_what_the_node_says(client: TestClient) -> None:
     """As JSON, whatever the query."""
     for query in ("", "pretty=1"):
         answer = client.simulate_get("/status", query_string=query)
-        assert answer.json == {"node_id": "node1", "role": "leader", "term": 3}
+        said = {"node_id": "node1", "role": "leader", "term": 3, "open_backups": 0}
+        assert answer.json == said
         assert answer.headers["content-type"] == "application/json"
 
 
