@@ -48,6 +48,9 @@ class Settings:
     max_key_bytes: int = 4096
     log_level: str = "info"
     log_format: str = "auto"
+    learner: bool = False
+    replace: bool = False
+    bootstrap_expect: int = 0
 
     @property
     def bind_address(self) -> str:

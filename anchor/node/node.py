@@ -9,7 +9,8 @@ persist        hears from the native thread that makes the log durable: the hub 
 ticker         turns the clock into ticks; sweeps out requests whose time is up
 scrub          reads everything on the disk, slowly, to find damage before it is needed
 steward        as leader: promotes learners that have caught up, compares digests
-joiner         until this node is in a cluster: asks its peers to be let in
+joiner         until this node is in a cluster: asks its peers to be let in, or founds one
+departure      while no leader is heard: finds out whether this node was removed meanwhile
 =============  ==================================================================================
 
 Everything runs on the hub's one thread, and calls into the replica are short: nothing takes a lock.
@@ -35,7 +36,6 @@ from anchor.node.consistency import Consistency
 from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
-from anchor.node.joining import Joiner
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
 from anchor.node.status import status_of
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anchor.fsm import KeyValue, Result, StateMachine
+    from anchor.node.joining import JoinOptions
     from anchor.node.writes import Batch
     from anchor.raft import Configuration, InstallSnapshot, Member, Message, Raft
     from anchor.storage import DataDirectory
@@ -82,6 +83,7 @@ class Parts:
     tick_seconds: float
     election_timeout_seconds: float
     version: str
+    joining: JoinOptions
 
 
 class Node:
@@ -120,10 +122,11 @@ class Node:
         self.configuration_changed(configuration)
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
-        loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
-        joiner = Joiner(self._parts)
-        if joiner.is_needed:
-            loops.append(joiner.run)
+        membership = self.membership
+        loops = [self._own, self._persist, self._tick, self._scrub]
+        loops += [membership.steward, membership.departure.run]
+        if membership.joiner.is_needed:
+            loops.append(membership.joiner.run)
         self._greenlets = [gevent.spawn(self._guard, loop) for loop in loops]
         self._wake.set()
 
@@ -133,7 +136,7 @@ class Node:
             return
         deadline = time.monotonic() + grace_seconds
         if not self._dead:
-            self.membership.hand_over(grace_seconds / 2)
+            self.membership.leading.hand_over(grace_seconds / 2)
             while len(self.replica.writes) and time.monotonic() < deadline:
                 gevent.sleep(0.01)
         self._stopping = True
@@ -319,24 +322,6 @@ class Node:
     def uptime_seconds(self) -> float:
         """How long this node has been running."""
         return clock() - self._started
-
-    def join(
-        self,
-        member_id: str,
-        address: str,
-        http_address: str,
-        *,
-        voter: bool,
-        timeout_seconds: float,
-    ) -> None:
-        """Make the node at an address a member; returns once it is. Raises a NodeError."""
-        self.membership.admit(
-            member_id, address, http_address, voter=voter, timeout_seconds=timeout_seconds
-        )
-
-    def remove(self, member_id: str, timeout_seconds: float) -> None:
-        """Let a member go; returns once it is out. Raises a NodeError."""
-        self.membership.expel(member_id, timeout_seconds)
 
     # ----------------------------------------------------------------- replica.Outside
 

@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine
+from anchor.node.joining import JoinOptions
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Node, Parts
 from anchor.raft import Configuration, Member, Options, Raft
@@ -53,7 +54,7 @@ def _build(
         settings.http_address,
         directory.identity.incarnation,
     )
-    if directory.is_new and not settings.peers:
+    if directory.is_new and (not settings.peers or directory.log.last_index()):
         _bootstrap(directory, itself)
     machine = StateMachine(directory.state)
     raft = Raft(
@@ -85,6 +86,7 @@ def _build(
         tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         version=version,
+        joining=JoinOptions(settings.learner, settings.replace, settings.bootstrap_expect),
     )
     node = Node(parts, fatal)
     handler.serve(node)
@@ -96,6 +98,10 @@ def _build(
 def _bootstrap(directory: DataDirectory, itself: Member) -> None:
     """Found a cluster of one."""
     cluster_id = uuid.uuid4().hex
+    if directory.log.last_index():  # it was stopped amid founding: see anchor.node.founding
+        directory.set_cluster_id(cluster_id)
+        _log.info("founded cluster %s, begun before the last stop", cluster_id)
+        return
     configuration = Configuration(members={itself.id: itself}, voters=frozenset({itself.id}))
     directory.bootstrap(cluster_id, configuration)
     _log.info("founded cluster %s with %s as its only member", cluster_id, itself.id)

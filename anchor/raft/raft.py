@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from anchor.raft.candidacy import Candidacy
 from anchor.raft.configuration import Configuration, Configurations
 from anchor.raft.entry import Entry, EntryKind
-from anchor.raft.errors import InvalidMessage, LogError, NotLeader
+from anchor.raft.errors import InvalidMessage, LogError, NotLeader, NotReady
 from anchor.raft.interface import (
     HardState,
     LogStorage,
@@ -73,6 +73,7 @@ class Raft:
         self.now_ticks = 0
         self.log = Log(storage, applied_index, options.max_log_cache_bytes)
         self._was_member = False
+        self._told_removed = False
         self._configurations = self._load_configurations(storage)
         self._leadership: Leadership | None = None
         self._candidacy = Candidacy()
@@ -160,7 +161,7 @@ class Raft:
     @property
     def is_removed(self) -> bool:
         """Whether it was a member once, and a committed configuration has it no more."""
-        return (
+        return self._told_removed or (
             self._was_member
             and self.id not in self.committed_configuration.members
             and self.id not in self.configuration.members
@@ -198,6 +199,8 @@ class Raft:
         Thesis §4.2.2: such a member may hold the only log that can win, and finishes the change.
         Its own vote then counts in no majority it is not part of.
         """
+        if self._told_removed:
+            return False
         if self.configuration.has_vote(self.id):
             return True
         is_pending = self.configuration_index > self.log.commit_index
@@ -226,6 +229,30 @@ class Raft:
     def transfer_leadership(self, member_id: str) -> None:
         """Hand over. Raises NotLeader, UnknownMember, TransferInProgress."""
         self._lead().transfer_to(member_id)
+
+    def found(self, configuration: Configuration) -> Proposed:
+        """Begin a cluster: its first configuration is entry 1, in term 1, as if it had led then.
+
+        Raises NotReady unless log and term are empty: who has any past belongs to a cluster.
+        """
+        if self.term or self.log.last_index:
+            raise NotReady("only a member without any past can found a cluster")
+        configuration.validate()
+        self.become_follower(1, None)
+        self.log.append([Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())])
+        self.put_into_force(1, configuration)
+        return Proposed(1, 1, 1)
+
+    def told_removed(self) -> None:
+        """The shell has proof that a committed configuration has this member no more.
+
+        For one that was away while it was removed: nobody sends it the entry. It campaigns no
+        more, until a leader speaks to it again, whose configuration has it then. A leader knows
+        better, and does not listen.
+        """
+        if self._leadership is None:
+            self._told_removed = True
+            self.become_follower(self.term, None)
 
     def step_down(self) -> None:
         """Stop leading, if it does; another may be better off."""
@@ -473,6 +500,7 @@ class Raft:
         if message.term > self.term or self.role is not Role.FOLLOWER:
             self.become_follower(message.term, message.sender)
         self.leader_id = message.sender
+        self._told_removed = False
         self._start_election_timer()
         self._withholding_ticks = self.options.election_timeout_ticks
 

@@ -15,6 +15,11 @@ class Identification:
     address: str
     http_address: str
     version: str
+    # What it goes by: the encoded configuration in force, or empty bytes.
+    configuration: bytes = b""
+    configuration_index: int = 0
+    configuration_committed: bool = False
+    founders: tuple[str, ...] = ()  # while it is in no cluster: with whom it would found one
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class JoinRequest:
     """Let this member in. ``incarnation`` 0: the leader learns it by dialing ``address``.
 
     ``forwarded`` marks one that was passed on to the leader already: it goes no further.
+    ``replace`` lets it take the place of a member of its id whose data directory is gone. With an
+    ``order`` it is no join at all, but something else an operator wants of the leader.
     """
 
     member_id: str
@@ -30,6 +37,8 @@ class JoinRequest:
     incarnation: int = 0
     voter: bool = True
     forwarded: bool = False
+    replace: bool = False
+    order: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

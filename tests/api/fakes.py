@@ -8,9 +8,10 @@ from anchor.fsm import KeyValue, Result
 from anchor.fsm.fsm_pb2 import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anchor.node.consistency import Consistency
+    from anchor.node.replacing import TargetMember
 
 __all__ = ["FakeStore"]
 
@@ -27,6 +28,7 @@ class FakeStore:
         self.before: Callable[[bytes], None] = lambda _key: None
         self.asked: list[tuple[object, ...]] = []
         self.stopped = False
+        self.membership = self
 
     def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
         """Apply the command at once."""
@@ -50,7 +52,29 @@ class FakeStore:
         """Say little."""
         return {"node_id": "node1", "role": "leader", "term": self.term}
 
-    def join(
+    def members(self) -> Mapping[str, object]:
+        """Say little."""
+        return {"node_id": "node1", "members": []}
+
+    def leader(self) -> Mapping[str, object]:
+        """Say who leads."""
+        return {"leader_id": self.leader_id, "http_address": "h:1", "term": self.term}
+
+    def promote(self, member_id: str, timeout_seconds: float) -> None:
+        """Remember the question."""
+        self._enter("promote", member_id, timeout_seconds)
+
+    def replace_members(
+        self, targets: Sequence[TargetMember], *, force: bool, timeout_seconds: float
+    ) -> None:
+        """Remember the question."""
+        self._enter("replace", tuple(targets), force, timeout_seconds)
+
+    def transfer_leadership(self, member_id: str, timeout_seconds: float) -> None:
+        """Remember the question."""
+        self._enter("transfer", member_id, timeout_seconds)
+
+    def admit(
         self,
         member_id: str,
         address: str,
@@ -62,7 +86,7 @@ class FakeStore:
         """Remember the question."""
         self._enter("join", member_id, address, http_address, voter, timeout_seconds)
 
-    def remove(self, member_id: str, timeout_seconds: float) -> None:
+    def expel(self, member_id: str, timeout_seconds: float) -> None:
         """Remember the question."""
         self._enter("remove", member_id, timeout_seconds)
 

@@ -146,7 +146,7 @@ def test_a_leader_cannot_forge_headers(client: TestClient, store: FakeStore) -> 
         (errors.DiskFull("x"), 507, "disk_full", False),
         (errors.Stopping("x"), 503, "stopping", True),
         (errors.Removed("x"), 410, "removed", False),
-        (errors.MembershipError("x", "unreachable", 422), 422, "unreachable", False),
+        (errors.MembershipError("x", "unreachable"), 422, "unreachable", False),
         (errors.NodeError("x"), 500, "internal", False),
     ],
 )

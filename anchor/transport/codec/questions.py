@@ -99,6 +99,8 @@ def encode_join(header: Header, request: JoinRequest) -> bytes:
         incarnation=request.incarnation,
         voter=request.voter,
         forwarded=request.forwarded,
+        replace=request.replace,
+        order=request.order,
     ).SerializeToString()
 
 
@@ -115,6 +117,8 @@ def decode_join(wire: bytes) -> tuple[Header, JoinRequest]:
         request.incarnation,
         request.voter,
         request.forwarded,
+        request.replace,
+        request.order,
     )
 
 
@@ -214,6 +218,10 @@ def encode_identification(identification: Identification) -> bytes:
         address=identification.address,
         http_address=identification.http_address,
         version=identification.version,
+        configuration=identification.configuration,
+        configuration_index=identification.configuration_index,
+        configuration_committed=identification.configuration_committed,
+        founders=identification.founders,
     ).SerializeToString()
 
 
@@ -232,6 +240,10 @@ def decode_identification(wire: bytes) -> Identification:
         response.address,
         response.http_address,
         response.version,
+        response.configuration,
+        response.configuration_index,
+        response.configuration_committed,
+        tuple(response.founders),
     )
 
 
