@@ -140,7 +140,7 @@ def _verb_in(arguments: Sequence[str]) -> str | None:
 
 
 _FLAGS_OF_VERBS = {
-    option.flag: "belongs to verbs, such as get, put and status" for option in VERB_OPTIONS
+    option.flag: "belongs to the verbs, such as get, put and status" for option in VERB_OPTIONS
 } | {"--json": "belongs to status, members and leader"}
 _FLAGS_OF_NODES = {option.flag for option in NODE_OPTIONS}
 

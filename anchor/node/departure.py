@@ -85,7 +85,7 @@ class Departure:
 
     def run(self) -> None:
         """Look at it for as long as the node runs."""
-        said = False
+        said = suspected = False
         pause_seconds = self._patience_seconds
         ask_at = time.monotonic() + pause_seconds
         while True:
@@ -98,6 +98,9 @@ class Departure:
                 said = False
                 pause_seconds = self._patience_seconds
                 ask_at = time.monotonic() + pause_seconds
+            elif self._itself.id not in self._raft.configuration.members and not suspected:
+                suspected = True  # its log says so, though not that it is committed
+                ask_at = time.monotonic()
             elif time.monotonic() >= ask_at:
                 self._find_out()
                 pause_seconds = min(2 * pause_seconds, max(PAUSE_SECONDS_MAX, pause_seconds))

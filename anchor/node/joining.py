@@ -54,8 +54,12 @@ class Joiner:
 
     @property
     def is_needed(self) -> bool:
-        """Whether this node has somebody to ask, and a reason to."""
-        return bool(self._peers) and not self._is_member and not self._raft.is_removed
+        """Whether this node has somebody to ask, and a reason to.
+
+        Not if its log knows any members: then it is one of them, or was removed and must not
+        let itself in again.
+        """
+        return bool(self._peers) and not self._raft.configuration.members
 
     @property
     def view(self) -> tuple[str, ...]:
@@ -74,7 +78,7 @@ class Joiner:
         backoff_seconds, most = BACKOFF_SECONDS
         said: set[str] = set()
         began = time.monotonic()
-        while not self._is_member:
+        while not self._is_member and not self._raft.is_removed:
             if not self._is_cluster_there():
                 gevent.sleep(random.uniform(0.5, 1) * LOOK_AROUND_SECONDS)  # noqa: S311
                 began = time.monotonic()

@@ -82,7 +82,8 @@ class Replacing:
             if not force and voters != configuration.voters:
                 self._removing.check_quorum(voters, "then", found)
 
-        check(raft.configuration)
+        if not force and voters != raft.configuration.voters:
+            self._removing.ask_for_quorum(voters, "then", found)
         newcomers = [_newcomer(t, found[t.id]) for t in targets if t.id in found]
         self._let_in(newcomers, deadline)
         self._await_caught_up(voters - raft.configuration.voters, deadline)
@@ -116,12 +117,20 @@ class Replacing:
             for other in configuration.members.values():
                 if other.address == target.address and other.id in staying - {target.id}:
                     raise MembershipError(f"{target.address} is the address of {other.id}")
-        asking = [
-            gevent.spawn(self._admitting.dial, JoinRequest(each.id, each.address, ""))
-            for each in newcomers
-        ]
+        asking = [gevent.spawn(self._dial_one, each) for each in newcomers]
         gevent.joinall(asking)
-        return {each.id: call.get() for each, call in zip(newcomers, asking, strict=True)}
+        found: dict[str, Identification] = {}
+        for each, call in zip(newcomers, asking, strict=True):
+            if isinstance(call.value, MembershipError):
+                raise call.value
+            found[each.id] = call.value
+        return found
+
+    def _dial_one(self, target: TargetMember) -> Identification | MembershipError:
+        try:
+            return self._admitting.dial(JoinRequest(target.id, target.address, ""))
+        except MembershipError as error:
+            return error  # for the greenlet that waits, not for this one's log
 
     def _let_in(self, newcomers: Sequence[Member], deadline: float) -> None:
         ids = {member.id for member in newcomers}

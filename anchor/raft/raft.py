@@ -183,6 +183,8 @@ class Raft:
             return
         self._election_elapsed_ticks += 1
         if self._election_elapsed_ticks >= self._election_timeout_ticks:
+            if self.role is Role.FOLLOWER:
+                self.leader_id = None  # also where it has no vote and cannot do more about it
             self.campaign()
 
     def campaign(self) -> None:
@@ -530,8 +532,10 @@ class Raft:
         """Commit up to there, if that is news."""
         if not self.log.commit_to(index):
             return
-        if self._configurations.commit(index):
-            self._was_member |= self.id in self.committed_configuration.members
+        # All of them: after a restart the one it was in may be committed together with the one
+        # that has it no more.
+        for configuration in self._configurations.commit(index):
+            self._was_member |= self.id in configuration.members
         if self._leadership is not None:
             self._leadership.committed()
 

@@ -42,6 +42,9 @@ class FakeTransport:
         """Say who is at home."""
         assert timeout_seconds > 0
         gevent.sleep(0)  # it takes a moment, in which others go on
+        member_id = address.partition(":")[0]
+        if member_id in IDS and member_id not in self._world.cut:
+            return Identification(member_id, 0, "c", address, "", "")
         if not address.endswith(":4"):
             raise Unreachable(f"{address}: connection refused")
         return NEW
