@@ -26,8 +26,11 @@ class Record:
 class Writers:
     """Threads that write fresh keys through all nodes, one request at a time each."""
 
-    def __init__(self, cluster: Cluster, count: int, run: str) -> None:
+    def __init__(
+        self, cluster: Cluster, count: int, run: str, *, pause_seconds: float = 0.0
+    ) -> None:
         self._cluster = cluster
+        self._pause_seconds = pause_seconds
         self._run = run
         self._stop = threading.Event()
         self.records = [Record() for _ in range(count)]
@@ -61,7 +64,7 @@ class Writers:
         ]
         return min(times, default=None)
 
-    def _write(self, number: int) -> None:
+    def _write(self, number: int) -> None:  # noqa: C901 - one client, and each way it may end
         record = self.records[number]
         nodes = self._cluster.nodes
         connection: http.client.HTTPConnection | None = None
@@ -91,6 +94,11 @@ class Writers:
                 record.unknown.append(key)
             else:
                 record.refused += 1
+            if response.status == 410:  # it was removed: it will not take another
+                connection.close()
+                connection = None
+                node = nodes[(nodes.index(node) + 1) % len(nodes)]
+            self._stop.wait(self._pause_seconds)
         if connection is not None:
             connection.close()
 
