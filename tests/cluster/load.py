@@ -64,7 +64,7 @@ class Writers:
         ]
         return min(times, default=None)
 
-    def _write(self, number: int) -> None:  # noqa: C901 - one client, and each way it may end
+    def _write(self, number: int) -> None:
         record = self.records[number]
         nodes = self._cluster.nodes
         connection: http.client.HTTPConnection | None = None
