@@ -81,9 +81,10 @@ class Admitting:
         return Member(request.member_id, request.address, promote=not promoted)
 
     def _admit_as_leader(self, request: JoinRequest, deadline: float) -> Member:
-        self._changes.check_free()
         member = self._known_as(request, self._raft.configuration)
         if member is None:
+            # A member is answered all the same: it may wait for nothing else to take part.
+            self._changes.check_free()
             found = self.dial(request)
             self._check_old_is_gone(request)
             member = Member(

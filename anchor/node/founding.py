@@ -127,7 +127,7 @@ class Founding:
         """Ask everybody once. True if there is a cluster to join, or this node has founded it."""
         addresses = sorted({each for peer in self._parts.peers for each in self._resolve(peer)})
         asking = {each: gevent.spawn(self._identify, each) for each in addresses}
-        gevent.joinall(asking.values())
+        gevent.joinall(list(asking.values()))
         answers = {address: greenlet.get() for address, greenlet in asking.items()}
         outlook = look(self._parts.itself, self._expect, answers)
         self.view, self.others = outlook.view, outlook.others

@@ -54,6 +54,7 @@ _log = logging.getLogger("anchor.membership")
 
 STEWARD_SECONDS = 0.1
 DIGEST_SECONDS = 1.0
+PASSED_ON_SHARE = 0.9  # of the time that whoever passes a question on will wait
 DEPARTED_SECONDS = 30.0  # how long one who was removed is still told so
 
 
@@ -233,7 +234,8 @@ class Membership:
 
     def on_join(self, request: JoinRequest, timeout_seconds: float) -> JoinResponse:
         """Answer a node that wants in, or one that passes a question on."""
-        deadline = time.monotonic() + timeout_seconds
+        # So that the reason why it was not done in time is still heard.
+        deadline = time.monotonic() + PASSED_ON_SHARE * timeout_seconds
         try:
             if request.order:
                 self._order(orders.decode(request.order), deadline, forwarded=True)

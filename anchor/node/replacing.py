@@ -121,9 +121,10 @@ class Replacing:
         gevent.joinall(asking)
         found: dict[str, Identification] = {}
         for each, call in zip(newcomers, asking, strict=True):
-            if isinstance(call.value, MembershipError):
-                raise call.value
-            found[each.id] = call.value
+            answer = call.get()
+            if isinstance(answer, MembershipError):
+                raise answer
+            found[each.id] = answer
         return found
 
     def _dial_one(self, target: TargetMember) -> Identification | MembershipError:

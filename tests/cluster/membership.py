@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.configurations import ConfigurationWatch
 from tests.cluster.load import Writers, missing
@@ -181,7 +182,7 @@ class Soak:
         eventually(
             "the learner is a member",
             lambda: any(
-                node.node_id in (get(voter, "/members") or {"learners": []})["learners"]
+                node.node_id in (get(voter, "/members") or {}).get("learners", ())
                 for voter in self.voters
             ),
             PATIENCE_SECONDS,
@@ -257,7 +258,7 @@ def time_floor() -> float:
     return time.monotonic() - 0.05
 
 
-def get(node: NodeProcess, path: str) -> dict[str, object] | None:  # type: ignore[explicit-any]
+def get(node: NodeProcess, path: str) -> dict[str, Any] | None:
     """GET a JSON object; None where there is none."""
     if node.process is None:
         return None
@@ -265,7 +266,7 @@ def get(node: NodeProcess, path: str) -> dict[str, object] | None:  # type: igno
         code, _, body = node.request("GET", path, timeout=2.0)
     except (OSError, http.client.HTTPException):
         return None
-    found: dict[str, object] = json.loads(body)
+    found: dict[str, Any] = json.loads(body)
     return found if code == 200 else None
 
 
