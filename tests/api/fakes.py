@@ -58,6 +58,8 @@ class FakeStore:
 
     def leader(self) -> Mapping[str, object]:
         """Say who leads."""
+        if self.error is not None:
+            raise self.error
         return {"leader_id": self.leader_id, "http_address": "h:1", "term": self.term}
 
     def promote(self, member_id: str, timeout_seconds: float) -> None:
