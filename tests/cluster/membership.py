@@ -14,6 +14,7 @@ import argparse
 import http.client
 import itertools
 import json
+import os
 import random
 import shutil
 import statistics
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +288,7 @@ def run(changes: int, seed: int, directory: Path, *flags: str) -> Soak:
         soak.begin()
         with (
             ConfigurationWatch(soak.cluster) as watch,
-            Writers(soak.cluster, 4, "w", pause_seconds=0.04) as writers,
+            Writers(soak.cluster, 4, "w", pause_seconds=0.1) as writers,
         ):
             eventually("clients are answered", lambda: len(writers.acknowledged) > 50)
             for number in range(changes):
@@ -301,14 +303,13 @@ def run(changes: int, seed: int, directory: Path, *flags: str) -> Soak:
                     lost = missing(node, sample)
                     assert not lost, f"missing on {node.node_id}: {lost[:5]}"
                 assert not watch.wrong, watch.wrong
-                assert gap < GAP_SECONDS_MAX, f"{kind}: nobody was answered for {gap:.2f} s"
                 print(
                     f"{number + 1} {kind}: {len(soak.voters)} voters, gap {gap:.2f} s, "
-                    f"{time.monotonic() - began:.1f} s",
+                    f"{time.monotonic() - began:.1f} s, load {os.getloadavg()[0]:.0f}",
                     flush=True,
                 )
         known = writers.acknowledged
-        lost = missing(soak.voters[0], known)
+        lost = missing_anywhere(soak.voters, known)
         assert not lost, f"{len(lost)} lost: {lost[:5]}"
         report(soak, watch, len(known))
     except BaseException:
@@ -318,6 +319,13 @@ def run(changes: int, seed: int, directory: Path, *flags: str) -> Soak:
     finally:
         soak.cluster.kill_all()
     return soak
+
+
+def missing_anywhere(nodes: list[NodeProcess], keys: list[str]) -> list[str]:
+    """Look for all keys, each node for its share of them."""
+    shares = [keys[at :: len(nodes)] for at in range(len(nodes))]
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        return [key for lost in pool.map(missing, nodes, shares) for key in lost]
 
 
 def report(soak: Soak, watch: ConfigurationWatch, acknowledged: int) -> None:
@@ -345,8 +353,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        run(arguments.changes, arguments.seed, Path(directory))
-    return 0
+        soak = run(arguments.changes, arguments.seed, Path(directory))
+    late = [f"{kind}: {gap:.2f} s" for gap, kind in soak.gaps if gap >= GAP_SECONDS_MAX]
+    if late:
+        print(f"{len(late)} changes kept clients waiting for over {GAP_SECONDS_MAX} s: {late}")
+    return 1 if late else 0
 
 
 if __name__ == "__main__":
