@@ -114,7 +114,7 @@ class Founding:
     def __init__(
         self,
         parts: Parts,
-        resolve: Callable[[str], Sequence[str]] | None = None,
+        resolve: Callable[[str], Sequence[Sequence[str]]] | None = None,
     ) -> None:
         self._parts = parts
         self._expect = parts.joining.bootstrap_expect
@@ -125,10 +125,7 @@ class Founding:
 
     def look_around(self) -> bool:
         """Ask everybody once. True if there is a cluster to join, or this node has founded it."""
-        addresses = sorted({each for peer in self._parts.peers for each in self._resolve(peer)})
-        asking = {each: gevent.spawn(self._identify, each) for each in addresses}
-        gevent.joinall(list(asking.values()))
-        answers = {address: greenlet.get() for address, greenlet in asking.items()}
+        answers = self._ask([self._resolve(peer) for peer in self._parts.peers])
         outlook = look(self._parts.itself, self._expect, answers)
         self.view, self.others = outlook.view, outlook.others
         if outlook.in_cluster:
@@ -139,6 +136,14 @@ class Founding:
         if outlook.founds:
             self._found()
         return outlook.founds
+
+    def _ask(self, resolved: Sequence[Sequence[Sequence[str]]]) -> dict[str, Identification | None]:
+        """Ask at all addresses, and leave out those of a family that a name's nodes do not use."""
+        addresses = {each for families in resolved for family in families for each in family}
+        asking = {each: gevent.spawn(self._identify, each) for each in sorted(addresses)}
+        gevent.joinall(list(asking.values()))
+        answers = {address: greenlet.get() for address, greenlet in asking.items()}
+        return used(resolved, answers)
 
     def _identify(self, address: str) -> Identification | None:
         try:
@@ -163,11 +168,32 @@ class Founding:
         )
 
 
-def addresses_of(peer: str) -> list[str]:
-    """All the addresses a ``host:port`` means, as far as it is known now."""
+def used(
+    resolved: Sequence[Sequence[Sequence[str]]],
+    answers: Mapping[str, Identification | None],
+) -> dict[str, Identification | None]:
+    """The answers that count: for each name those of one family of addresses.
+
+    ``localhost`` has addresses of IPv4 and IPv6, and nodes mostly listen at one of them. The first
+    family of which all answer is meant; if there is none, the first one.
+    """
+    counted: dict[str, Identification | None] = {}
+    for families in resolved:
+        whole = [family for family in families if all(answers[each] for each in family)]
+        for family in (whole or families)[:1]:
+            counted |= {each: answers[each] for each in family}
+    return counted
+
+
+def addresses_of(peer: str) -> list[list[str]]:
+    """All the addresses a ``host:port`` means now, IPv4 and IPv6 apart."""
     host, port = split_address(peer)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
-        return [peer]  # nobody will answer there, and that is what is to be seen
-    return sorted({join_address(str(where[0]), port) for *_, where in found})
+        return [[peer]]  # nobody will answer there, and that is what is to be seen
+    families = [
+        sorted({join_address(str(where[0]), port) for kind, *_, where in found if kind == family})
+        for family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    return [family for family in families if family]

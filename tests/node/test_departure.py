@@ -10,7 +10,7 @@ import pytest
 
 from anchor.node.departure import Departure, Report, proves_departure, report_of
 from anchor.raft import Configuration, Member
-from anchor.transport import Identification, Unreachable
+from anchor.transport import Identification, JoinRequest, Unreachable, codec
 
 N3 = Member("n3", "n3:1", incarnation=3)
 
@@ -130,6 +130,15 @@ def test_what_another_cluster_or_an_empty_node_says_is_no_report() -> None:
     assert report_of(found, "d") is None
     assert report_of(replace(found, configuration=b""), "c") is None
     assert report_of(replace(found, configuration=b"{"), "c") is None
+
+
+def test_what_a_node_goes_by_travels_whole() -> None:
+    """And so does the view of one that would found a cluster."""
+    found = Identification("n1", 1, "c", "a", "h", "", WITHOUT.encode(), 9, True, ("n1", "n2"))
+    assert codec.decode_identification(codec.encode_identification(found)) == found
+    asked = JoinRequest("n1", "a", "h", 1, voter=False, replace=True, order=b"{}")
+    header = codec.header("c", "n1", 1, "", 0)
+    assert codec.decode_join(codec.encode_join(header, asked))[1] == asked
 
 
 class Network:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
-from anchor.node.founding import Outlook, addresses_of, look
-from anchor.raft import Member
+from anchor.node.founding import Outlook, addresses_of, look, used
+from anchor.node.startup import _bootstrap
+from anchor.raft import Configuration, Entry, EntryKind, HardState, Member
+from anchor.storage import DataDirectory
 from anchor.transport import Identification
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def node(name: str, *founders: str, cluster: str = "", incarnation: int = 1) -> Identification:
@@ -62,9 +69,36 @@ def test_one_that_sees_others_keeps_all_from_founding() -> None:
 
 def test_a_name_means_all_its_addresses() -> None:
     """And what cannot be looked up is an address at which nobody answers."""
-    assert addresses_of("localhost:7001")[0] in {"127.0.0.1:7001", "[::1]:7001"}
-    assert addresses_of("[::1]:7001") == ["[::1]:7001"]
-    assert addresses_of("no-such-host.invalid:7001") == ["no-such-host.invalid:7001"]
+    assert addresses_of("localhost:7001")[0] in (["127.0.0.1:7001"], ["[::1]:7001"])
+    assert addresses_of("[::1]:7001") == [["[::1]:7001"]]
+    assert addresses_of("no-such-host.invalid:7001") == [["no-such-host.invalid:7001"]]
+
+
+def test_a_name_of_two_families_counts_where_its_nodes_listen() -> None:
+    """Where all answer; where none does, both are missing."""
+    both = [["127.0.0.1:1", "127.0.0.2:1"], ["[::1]:1"]]
+    n2 = node("n2")
+    everywhere = {"127.0.0.1:1": n2, "127.0.0.2:1": n2, "[::1]:1": n2}
+    assert list(used([both], everywhere)) == both[0]
+    assert list(used([both], {**everywhere, "127.0.0.1:1": None})) == both[1]
+    nowhere = dict.fromkeys(everywhere)
+    assert used([both, []], nowhere) == dict.fromkeys(both[0])
+
+
+def test_a_founding_that_was_cut_short_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    """Its first entry is durable, its cluster has no id yet: nobody was let in meanwhile."""
+    with closing(DataDirectory.open(tmp_path / "n1", "n1")) as directory:
+        itself = Member("n1", "n1:1", incarnation=directory.identity.incarnation)
+        only = Configuration({"n1": itself}, frozenset({"n1"}))
+        entry = Entry(1, 1, EntryKind.CONFIGURATION, only.encode())
+        directory.log.append([entry], HardState(1))
+        directory.log.sync()
+        assert directory.is_new
+    with closing(DataDirectory.open(tmp_path / "n1", "n1")) as directory:
+        _bootstrap(directory, itself)
+        assert directory.identity.cluster_id
+        assert directory.log.entries(1, 1, 1 << 20) == [entry]
+        assert directory.log.last_index() == 1
 
 
 # --------------------------------------------------------------------- many orders, many crashes

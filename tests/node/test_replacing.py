@@ -178,11 +178,12 @@ def test_a_learner_stays_one_until_it_is_promoted() -> None:
         world, lambda: membership._admitting.admit(replace(join_request(), voter=False), soon())
     )
     membership._promote()
-    assert not leader.raft.committed_configuration.members["n4"].promote
+    marks = [leader.raft.committed_configuration.members["n4"].promote]
     with pytest.raises(MembershipError, match="promote"):
         membership._admitting.await_part(join_request(), soon())
     obey(world, membership, orders.Promote("n4"))
-    assert leader.raft.committed_configuration.members["n4"].promote
+    marks.append(leader.raft.committed_configuration.members["n4"].promote)
+    assert marks == [False, True]
     obey(world, membership, orders.Promote("n2"))  # votes already
     with pytest.raises(MembershipError) as refused:
         obey(world, membership, orders.Promote("n9"))
