@@ -112,7 +112,8 @@ VERB_OPTIONS: tuple[Option, ...] = (
     Option("endpoints", "HOST:PORT,...", values.endpoints, "Verbs",
            "HTTP addresses of nodes, tried in turn (default localhost:8001)", "list"),
     Option("timeout", "TIME", values.milliseconds(10, 3_600_000, plain_unit_ms=1000), "Verbs",
-           "how long to try, like 500ms or 3s; a plain number is seconds (default 10s)"),
+           "how long to try, like 500ms or 3s; a plain number is seconds (default 10s; 35s for "
+           "changes of the members)"),
     Option("consistency", "LEVEL", values.one_of("linearizable", "lease", "stale"), "Verbs",
            "of get: linearizable, lease or stale (default linearizable)"),
 )  # fmt: skip

@@ -45,7 +45,7 @@ VERBS = {
         "Exit code 5 if there is no leader: the list is then what one node last knew.",
     ),
     "member add": Verb(
-        "member add ID ADDR [--learner]", (2, 2), "let the node at ADDR in",
+        "member add ID ADDR", (2, 2), "let the node at ADDR in",
         "The node has to run at HOST:PORT under this --id. Returns once it is a voter and has "
         "caught up; with --learner it gets all data and no vote. Asking again does no harm.",
         ("--learner",),

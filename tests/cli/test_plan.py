@@ -359,7 +359,7 @@ def test_what_follows_two_dashes_is_taken_as_it_is() -> None:
         ("status x", "status: is written status"),
         ("del a --consistency stale", "--consistency: belongs to get"),
         ("get a --json", "--json: belongs to status, members and"),
-        ("member add n4", "member add: is written member add ID ADDR [--learner]"),
+        ("member add n4", "member add: is written member add ID ADDR"),
         ("member add n4 h", "member add: h: has no port"),
         ("member remove a/b", "member remove: a/b: an id is"),
         ("member", "member: is neither a flag nor a verb; say member add, member"),
