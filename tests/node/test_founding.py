@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import gevent
 import pytest
 
-from anchor.node.founding import Outlook, addresses_of, look, used
+from anchor.node.founding import Founding, Outlook, addresses_of, look, used
+from anchor.node.joining import JoinOptions
 from anchor.node.startup import _bootstrap
-from anchor.raft import Configuration, Entry, EntryKind, HardState, Member
-from anchor.storage import DataDirectory
-from anchor.transport import Identification
+from anchor.raft import Configuration, Entry, EntryKind, HardState, Member, Options, Raft
+from anchor.storage import DataDirectory, MemoryLog
+from anchor.transport import Identification, Unreachable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,3 +189,95 @@ def test_there_is_never_more_than_one_cluster_and_always_one_in_the_end(
                 break
         clusters = {machine.cluster for machine in simulation.machines.values()}
         assert clusters == {simulation.founded[0][0]}, seed
+
+
+# --------------------------------------------------------------------- one real round
+
+
+class Network:
+    """Nodes by address, and the id that the transport was told."""
+
+    def __init__(self, answers: dict[str, Identification]) -> None:
+        self.answers = answers
+        self.cluster_id = ""
+
+    def identify(self, address: str, timeout_seconds: float) -> Identification:
+        """Ask one."""
+        assert timeout_seconds > 0
+        if address not in self.answers:
+            raise Unreachable(address)
+        return self.answers[address]
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Take note."""
+        self.cluster_id = cluster_id
+
+
+class Disk:
+    """Remembers the cluster's id, and whether the log began before."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self.cluster_id = ""
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Only once the first entry is durable: else a crash left a cluster without a member."""
+        assert self._raft.commit_index >= 1
+        self.cluster_id = cluster_id
+
+
+NAME = [[f"10.0.0.{number}:7001" for number in (1, 2, 3)]]
+
+
+def founding_of(network: Network) -> tuple[Founding, Raft, Disk]:
+    """Of n1, for whom one name stands for all, itself among them."""
+    raft = Raft("n1", MemoryLog(), Options(), random.Random(1))
+    disk = Disk(raft)
+    parts = SimpleNamespace(
+        peers=("anchor:7001",),
+        itself=N1,
+        raft=raft,
+        directory=disk,
+        transport=network,
+        joining=JoinOptions(bootstrap_expect=3),
+    )
+    return Founding(parts, lambda _peer: NAME), raft, disk  # type: ignore[arg-type]
+
+
+def keep_durable(raft: Raft) -> None:
+    """What a node does all the time."""
+    while True:
+        while raft.has_ready():
+            raft.persisted(raft.ready().number)
+        gevent.sleep(0)
+
+
+def test_one_name_that_means_all_nodes_is_enough(caplog: pytest.LogCaptureFixture) -> None:
+    """It finds itself there, waits for the others, then founds; they are those to be let in."""
+    addresses = NAME[0]
+    network = Network({addresses[0]: node("n1"), addresses[1]: node("n2")})
+    founding, raft, disk = founding_of(network)
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert not founding.look_around()
+    assert caplog.text.count("no answer from 10.0.0.3:7001") == 1
+    network.answers[addresses[2]] = node("n3")
+    assert not founding.look_around()  # the others have not said yet that they see the same
+    assert founding.view == ALL
+    assert raft.last_log_index == 0
+    network.answers |= {address: node(i, *ALL) for address, i in zip(addresses, ALL, strict=True)}
+    running = gevent.spawn(keep_durable, raft)
+    assert founding.look_around()
+    running.kill()
+    assert disk.cluster_id == network.cluster_id != ""
+    assert raft.committed_configuration.voters == {"n1"}
+    assert founding.others == tuple(addresses[1:])
+
+
+def test_where_there_is_a_cluster_none_is_founded() -> None:
+    """Also if all is ready for it but for one node that is in a cluster."""
+    answers = {address: node(i, *ALL) for address, i in zip(NAME[0], ALL, strict=True)}
+    answers[NAME[0][1]] = node("n2", cluster="c")
+    founding, raft, disk = founding_of(Network(answers))
+    assert founding.look_around()
+    assert (raft.last_log_index, disk.cluster_id, founding.view) == (0, "", ())
