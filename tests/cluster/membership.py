@@ -54,9 +54,15 @@ class Soak:
         self._ports = list(itertools.pairwise(ports))[::2]
         self.cluster.nodes = [self._fresh(slot, []) for slot in range(SLOTS)]
         self.voters: list[NodeProcess] = []
+        self._settled: list[NodeProcess] = []  # who of them is one for sure
         self.done: Counter[str] = Counter()
         self.gaps: list[tuple[float, str]] = []
         self.removed_told_seconds: list[float] = []
+
+    @property
+    def nodes(self) -> list[NodeProcess]:
+        """Where clients write: at members. A node that is none yet makes them wait for one."""
+        return [node for node in self._settled if node in self.voters] or self.voters
 
     # ----------------------------------------------------------------- nodes
 
@@ -101,6 +107,7 @@ class Soak:
             return True
 
         eventually(f"the voters are {wanted}", agreed, PATIENCE_SECONDS)
+        self._settled = list(self.voters)
 
     def leader(self) -> NodeProcess:
         """Who leads."""
@@ -288,7 +295,7 @@ def run(changes: int, seed: int, directory: Path, *flags: str) -> Soak:
         soak.begin()
         with (
             ConfigurationWatch(soak.cluster) as watch,
-            Writers(soak.cluster, 4, "w", pause_seconds=0.1) as writers,
+            Writers(soak, 4, "w", pause_seconds=0.1) as writers,
         ):
             eventually("clients are answered", lambda: len(writers.acknowledged) > 50)
             for number in range(changes):
