@@ -7,15 +7,16 @@ The caller, :mod:`anchor.cli`, in order
 2. ``open_node(settings, fatal, version)`` opens the data directory, binds the peer port and starts
    the node. Whatever cannot be mended by waiting raises a ``StorageError`` or ``TransportError``
    whose text is the line for the operator.
-3. Serve clients: ``write``, ``read``, ``status``, ``join``, ``remove``. Each blocks the calling
-   greenlet at most for the timeout it is given and raises a :class:`NodeError`.
+3. Serve clients: ``write``, ``read``, ``status``, and what ``membership`` offers. Each blocks the
+   calling greenlet at most for the timeout it is given and raises a :class:`NodeError`.
 4. ``stop(grace_seconds)``. If ``fatal(line)`` was called meanwhile, the node has stopped taking
    part already: say the line, and exit with 1.
 
 The pieces: ``replica.py`` carries out what the core decides, without greenlets; ``writes.py`` and
 ``reads.py`` are what clients wait for; ``node.py`` has the greenlets; ``forwarding.py`` asks the
-leader; ``joining.py`` gets this node into a cluster, ``membership.py`` lets others in and out;
-``digests.py`` compares what they hold.
+leader; ``joining.py`` and ``founding.py`` get this node into a cluster, ``membership.py`` and what
+it lists change who belongs, ``departure.py`` finds out that it was removed; ``digests.py``
+compares what they hold.
 """
 
 from __future__ import annotations
