@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Option:
     """One thing that can be told: ``--name``, ``ANCHOR_NAME``, ``name`` in the file.
 
-    ``accepts`` says which TOML types besides a string are meant: "number", "list" or neither.
+    ``accepts`` says which TOML types besides a string are meant: "number", "list", "switch" (a
+    boolean) or neither. A switch needs no value as a flag.
     """
 
     name: str
@@ -35,6 +36,11 @@ class Option:
     group: str
     help: str
     accepts: str = "text"
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag stands alone, without a value."""
+        return self.accepts == "switch"
 
     @property
     def flag(self) -> str:
@@ -70,6 +76,13 @@ NODE_OPTIONS: tuple[Option, ...] = (
            "where the data lives (default ./data/NAME)"),
     Option("peers", "HOST:PORT,...", values.addresses, _NODE,
            "nodes of the cluster to join; leave out on the very first node", "list"),
+    Option("bootstrap-expect", "N", values.whole_number(2, 9), _NODE,
+           "found one cluster together: wait until the N nodes that --peers names are there",
+           "number"),
+    Option("learner", "", values.yes_or_no, _NODE,
+           "join without a vote, and stay so", "switch"),
+    Option("replace", "", values.yes_or_no, _NODE,
+           "take the place of the member of this --id, whose data is lost", "switch"),
     Option("cluster", "N", values.whole_number(2, 9), _NODE,
            "run N nodes at once on this machine, 2 to 9, to try things out", "number"),
     Option("host", "HOST", values.host, _NETWORK,
@@ -108,7 +121,8 @@ VERB_OPTIONS: tuple[Option, ...] = (
     Option("endpoints", "HOST:PORT,...", values.endpoints, "Verbs",
            "HTTP addresses of nodes, tried in turn (default localhost:8001)", "list"),
     Option("timeout", "TIME", values.milliseconds(10, 3_600_000, plain_unit_ms=1000), "Verbs",
-           "how long to try, like 500ms or 3s; a plain number is seconds (default 10s)"),
+           "how long to try, like 500ms or 3s; a plain number is seconds (default 10s; 35s for "
+           "changes of the members)"),
     Option("consistency", "LEVEL", values.one_of("linearizable", "lease", "stale"), "Verbs",
            "of get: linearizable, lease or stale (default linearizable)"),
 )  # fmt: skip
@@ -198,6 +212,8 @@ def _sort_words(
             texts = words.texts.setdefault(name, [])
             if equals:
                 texts.append(text)
+            elif table[name].is_switch:
+                texts.append("yes")
             elif next_is_text:
                 texts.append(rest.pop(0))
         elif argument.startswith("-") and argument != "-":
@@ -271,6 +287,7 @@ _TOML_TYPES = {
     "text": "a string",
     "number": "a number or a string",
     "list": "a list of strings or a string",
+    "switch": "true or false",
 }
 
 
@@ -280,6 +297,8 @@ def _toml_text(option: Option, value: object) -> str | None:
         return value
     if option.accepts == "number" and isinstance(value, int | float) and value is not True:
         return None if value is False else str(value)
+    if option.is_switch:
+        return {True: "yes", False: "no"}.get(value) if isinstance(value, bool) else None
     if option.accepts == "list" and isinstance(value, list):
         return ",".join(value) if all(isinstance(item, str) for item in value) else None
     return None

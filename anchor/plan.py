@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor import usage
+from anchor import usage, values
 from anchor.options import (
     NODE_OPTIONS,
     OFFLINE_OPTIONS,
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 SWITCHES = ("--help", "-h", "--version")
 DEFAULT_PORT = 7001
 """So that HTTP is at 8001, which is where the verbs look."""
+
+CHANGE_TIMEOUT_MS = 35_000
+"""Longer than the 30 s a node takes for a change of the members, so that its answer arrives."""
 
 ELECTION_TO_HEARTBEAT = 3
 """An election timeout must outlast a few heartbeats, or one lost packet unseats a leader."""
@@ -89,6 +92,7 @@ class RunVerb:
     patience_ms: int = 1_500  # while nobody is there at all, unless a timeout was asked for
     consistency: str = "linearizable"
     as_json: bool = False
+    as_learner: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -158,18 +162,20 @@ def plan_for(arguments: Sequence[str], environ: Mapping[str, str], program: str)
 
 
 def _verb_in(arguments: Sequence[str]) -> str | None:
-    """Find the verb: the first word that is not a flag or a flag's value."""
+    """Find the verb: the first words that are no flags and no flags' values."""
     options = (*NODE_OPTIONS, *VERB_OPTIONS, *OFFLINE_OPTIONS)
     words = read_flags(arguments, options, (*SWITCHES, "--json", *OFFLINE_SWITCHES), [])
-    if words.positionals[:1] and words.positionals[0] in {*usage.VERBS, *usage.OFFLINE_VERBS}:
-        return words.positionals[0]
+    for count in (2, 1):
+        verb = " ".join(words.positionals[:count])
+        if verb in {*usage.VERBS, *usage.OFFLINE_VERBS}:
+            return verb
     return None
 
 
 _FLAGS_OF_VERBS = {
-    option.flag: "belongs to the verbs: get, put, del, status, members" for option in VERB_OPTIONS
+    option.flag: "belongs to the verbs, such as get, put and status" for option in VERB_OPTIONS
 } | {
-    "--json": "belongs to status and members",
+    "--json": "belongs to status, members and leader",
     **{f"--{name}": "belongs to recover" for name in ("members", "show", "yes")},
 }
 _FLAGS_OF_NODES = {option.flag for option in NODE_OPTIONS}
@@ -180,6 +186,8 @@ def _guess(word: str) -> str:
 
     if re.search(r":[0-9]+$", word):
         return "; put commas between addresses"
+    if word == "member":
+        return "; say member add, member remove or member promote"
     close = difflib.get_close_matches(word, [*usage.VERBS, *usage.OFFLINE_VERBS], n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -266,6 +274,7 @@ def _node(sources: _Sources, warnings: tuple[str, ...]) -> RunNode:
             f"{sources.label('peers')}: names only this node itself; "
             "name others, or leave it out on the first node of a new cluster"
         )
+    _check_joining(sources)
     settings = Settings(
         node_id=node_id,
         port=port,
@@ -274,9 +283,25 @@ def _node(sources: _Sources, warnings: tuple[str, ...]) -> RunNode:
         http_port=http_port,
         advertise=own,
         http_advertise=_with_port(sources.get("http-advertise", reachable), http_port),
+        learner=sources.get("learner", False),
+        replace=sources.get("replace", False),
+        bootstrap_expect=sources.get("bootstrap-expect", 0),
         **_tuning(sources),
     )
     return RunNode(settings, warnings)
+
+
+def _check_joining(sources: _Sources) -> None:
+    """A node needs somebody to join, and cannot found a cluster in which it has no vote."""
+    for name in ("bootstrap-expect", "learner", "replace"):
+        if sources.get(name) and "peers" not in sources.given and sources.all_read:
+            sources.problem(f"{sources.label(name)}: needs --peers: the addresses of the others")
+    for name in ("learner", "replace"):
+        if sources.get(name) and sources.get("bootstrap-expect"):
+            sources.problem(
+                f"{sources.label(name)}: contradicts {sources.label('bootstrap-expect')}: it is "
+                "for a node that joins a cluster"
+            )
 
 
 def _is_here(address: str, host: str, port: int) -> bool:
@@ -313,6 +338,9 @@ def _with_port(address: str, port: int) -> str:
 _NOT_WITH_CLUSTER = {
     "id": "the nodes are named node1, node2 and so on",
     "peers": "the nodes find each other",
+    "bootstrap-expect": "the nodes find each other",
+    "learner": "all its nodes have a vote",
+    "replace": "its nodes are new, or have their data",
     "advertise": "all its nodes are on this machine",
     "http-advertise": "all its nodes are on this machine",
 }
@@ -357,28 +385,43 @@ def _cluster(sources: _Sources, warnings: tuple[str, ...]) -> RunCluster:
     return RunCluster(nodes, directory, warnings)
 
 
+def _wrong_operands(verb: str, operands: Sequence[str]) -> list[str]:
+    """Say what no node would take."""
+    if verb in {"get", "put", "del"}:
+        if operands[:1] == ("",):
+            return [f"{verb}: the key is empty; a key has at least one byte"]
+        return []
+    wrong = []
+    for text, check in zip(operands, (values.node_id, values.address), strict=False):
+        try:
+            check(text)
+        except ValueError as error:
+            wrong.append(f"{verb}: {printable(text, 80)}: {error}")
+    return wrong
+
+
 def _plan_verb(
     verb: str, arguments: Sequence[str], environ: Mapping[str, str], program: str
 ) -> Plan:
     problems: list[str] = []
     elsewhere = dict.fromkeys(_FLAGS_OF_NODES, f"belongs to a node; {verb} takes --endpoints")
-    flags = read_flags(arguments, VERB_OPTIONS, (*SWITCHES, "--json"), problems, elsewhere)
+    switches = {*SWITCHES, "--json", *usage.VERBS[verb].switches}
+    flags = read_flags(arguments, VERB_OPTIONS, switches, problems, elsewhere)
     if flags.switches & {"--help", "-h"}:
         return Show(usage.of_verb(verb, program))
     # A bad variable stops only the verb that would use it.
     used = [option for option in VERB_OPTIONS if option.name != "consistency" or verb == "get"]
     sources = _Sources({**read_environment(environ, used, problems), **flags.options}, problems)
-    operands = flags.positionals[1:]
+    operands = flags.positionals[len(verb.split()) :]
     low, high = usage.VERBS[verb].operands
     # An unknown flag may have taken an operand for its value: one complaint is enough.
     if not low <= len(operands) <= high and not flags.unknown:
         problems.append(f"{verb}: is written {usage.VERBS[verb].synopsis}")
     if verb != "get" and "consistency" in flags.options:
         problems.append(f"--consistency: belongs to get, not to {verb}")
-    if verb not in {"status", "members"} and "--json" in flags.switches:
-        problems.append(f"--json: belongs to status and members, not to {verb}")
-    if operands[:1] == ("",) and high:
-        problems.append(f"{verb}: the key is empty; a key has at least one byte")
+    if verb not in usage.WITH_JSON and "--json" in flags.switches:
+        problems.append(f"--json: belongs to status, members and leader, not to {verb}")
+    problems += _wrong_operands(verb, operands[:high])
     if problems:
         dash = "  A key or value that begins with '-' goes after '--'."
         dash = dash if high and flags.unknown else ""
@@ -392,10 +435,13 @@ def _plan_verb(
     }  # fmt: skip
     if "timeout_ms" in given:
         given["patience_ms"] = given["timeout_ms"]
+    elif verb.startswith("member "):
+        given["timeout_ms"] = CHANGE_TIMEOUT_MS
     return RunVerb(
         verb,
         operands,
         as_json="--json" in flags.switches,
+        as_learner="--learner" in flags.switches,
         warnings=tuple(unknown_variables(environ)),
         **given,
     )

@@ -64,6 +64,9 @@ class Settings:
     quota_bytes: int = 0
     log_level: str = "info"
     log_format: str = "auto"
+    learner: bool = False
+    replace: bool = False
+    bootstrap_expect: int = 0
 
     @property
     def bind_address(self) -> str:

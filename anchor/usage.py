@@ -22,6 +22,7 @@ class Verb:
     operands: tuple[int, int]
     summary: str
     details: str = ""
+    switches: tuple[str, ...] = ()
 
 
 VERBS = {
@@ -43,6 +44,25 @@ VERBS = {
         "members", (0, 0), "list the cluster's members as its leader sees them",
         "Exit code 5 if there is no leader: the list is then what one node last knew.",
     ),
+    "member add": Verb(
+        "member add ID ADDR", (2, 2), "let the node at ADDR in",
+        "The node has to run at HOST:PORT under this --id. Returns once it is a voter and has "
+        "caught up; with --learner it gets all data and no vote. Asking again does no harm.",
+        ("--learner",),
+    ),
+    "member remove": Verb(
+        "member remove ID", (1, 1), "let a member go",
+        "Refused if too few of the others can be reached. One that is out already is fine.",
+    ),
+    "member promote": Verb(
+        "member promote ID", (1, 1), "give a learner a vote",
+        "Returns once it has caught up and votes. Exit code 3 if there is no such member.",
+    ),
+    "leader": Verb("leader", (0, 0), "print who leads"),
+    "leader transfer": Verb(
+        "leader transfer [ID]", (0, 1), "let another node lead",
+        "Without ID, the voter whose log is furthest. Returns once it leads.",
+    ),
 }  # fmt: skip
 
 # The verbs that work on files rather than on a cluster, or on both.
@@ -55,6 +75,8 @@ OFFLINE_VERBS = {
         "go on with what one node has, when the quorum is lost for good",
     ),
 }  # fmt: skip
+
+WITH_JSON = {"status", "members", "leader"}
 
 WIDTH = 80
 _LEFT = 28
@@ -128,7 +150,9 @@ def of_verb(name: str, program: str) -> str:
     if verb.details:
         lines += ["", textwrap.fill(verb.details, WIDTH)]
     lines += ["", "Options", _options(options)]
-    if name in {"status", "members"}:
+    if verb.switches:
+        lines.append(_columns([("--learner", "without a vote, and it stays so")]))
+    if name in WITH_JSON:
         lines.append(_columns([("--json", "print JSON instead of a table")]))
     lines += ["", "ANCHOR_ENDPOINTS and ANCHOR_TIMEOUT stand in for the flags.", _EXIT_CODES]
     return "\n".join(lines)
@@ -203,7 +227,7 @@ def hint(program: str, *, first_time: bool) -> str:
 
 
 def _options(options: Iterable[Option]) -> str:
-    return _columns((f"{option.flag} {option.metavar}", option.help) for option in options)
+    return _columns((f"{option.flag} {option.metavar}".rstrip(), option.help) for option in options)
 
 
 def _columns(rows: Iterable[tuple[str, str]]) -> str:

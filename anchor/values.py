@@ -65,6 +65,14 @@ def address(text: str) -> str:
     return join_address(*split_address(text))
 
 
+def yes_or_no(text: str) -> bool:
+    """Read a switch, as the environment has it."""
+    found = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in found:
+        raise ValueError("is either yes or no")
+    return found[text.lower()]
+
+
 def advertised(text: str) -> str:
     """``host`` or ``host:port`` that others can dial; the port may be left out."""
     try:

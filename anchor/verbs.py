@@ -33,8 +33,11 @@ def run(plan: RunVerb) -> int:
     """Do what the verb says and return the exit code."""
     verbs: Mapping[str, Callable[[Client, RunVerb], int]] = {
         "get": _get, "put": _put, "del": _delete, "status": _status, "members": _members,
+        "member add": _add, "member remove": _remove, "member promote": _promote,
+        "leader": _leader, "leader transfer": _transfer,
     }  # fmt: skip
     subject = " ".join((plan.verb, *plan.operands[:1]))
+    look = "the key" if plan.verb in {"put", "del"} else "the members"
     timeout, patience = plan.timeout_ms / 1000, plan.patience_ms / 1000
     with Client(plan.endpoints, timeout=timeout, patience=patience) as client:
         try:
@@ -47,9 +50,10 @@ def run(plan: RunVerb) -> int:
                 return _fail(subject, f"no leader: {error}", NO_LEADER)
             return _fail(subject, f"unreachable: {error}", UNREACHABLE)
         except CommitUnknown as error:
-            return _fail(subject, f"outcome unknown: {error}; read the key to see", ERROR)
+            return _fail(subject, f"outcome unknown: {error}; read {look} to see", ERROR)
         except Refused as error:
-            return _fail(subject, f"refused: {error}", ERROR)
+            code = NOT_FOUND if error.status == 404 else ERROR
+            return _fail(subject, f"refused: {error}", code)
 
 
 def _is_leaderless(client: Client) -> bool:
@@ -162,6 +166,41 @@ def _members_code(members: Sequence[Mapping[str, Any]]) -> int:
     if any(member.get("role") == "leader" for member in members):
         return OK
     return _fail("members", "no leader: this is what one node last knew", NO_LEADER)
+
+
+def _add(client: Client, plan: RunVerb) -> int:
+    client.join(plan.operands[0], plan.operands[1], voter=not plan.as_learner)
+    _write(b"OK\n")
+    return OK
+
+
+def _remove(client: Client, plan: RunVerb) -> int:
+    client.remove(plan.operands[0])
+    _write(b"OK\n")
+    return OK
+
+
+def _promote(client: Client, plan: RunVerb) -> int:
+    client.promote(plan.operands[0])
+    _write(b"OK\n")
+    return OK
+
+
+def _leader(client: Client, plan: RunVerb) -> int:
+    return _show_leader(client.leader(), plan)
+
+
+def _transfer(client: Client, plan: RunVerb) -> int:
+    return _show_leader(client.transfer_leadership(*plan.operands), plan)
+
+
+def _show_leader(leader: Mapping[str, Any], plan: RunVerb) -> int:
+    if plan.as_json:
+        _write(json.dumps(leader, indent=2).encode() + b"\n")
+    else:
+        row = (leader.get("leader_id"), leader.get("http_address"), leader.get("term"))
+        _write(table(("LEADER", "HTTP", "TERM"), [row]).encode())
+    return OK
 
 
 def _without_unknown(headings: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:

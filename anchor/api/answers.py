@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # RFC 9110's names; Python's depend on its version.
 _TITLES = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
@@ -58,6 +61,12 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 def ok() -> Answer:
     """Say that it is done."""
     return Answer(200, b"Content-Type: text/plain; charset=utf-8\r\n", b"OK")
+
+
+def json_answer(content: Mapping[str, object]) -> Answer:
+    """Give a JSON object that no cache may keep."""
+    headers = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+    return Answer(200, headers, json.dumps(content).encode() + b"\n")
 
 
 def bad_request(detail: str) -> Problem:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import falcon
 
-from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found, ok
+from anchor.api.answers import (
+    Answer,
+    Problem,
+    bad_request,
+    json_answer,
+    method_not_allowed,
+    not_found,
+    ok,
+)
 from anchor.api.bodies import read_body
 from anchor.api.keys import HOST, KEY_PREFIX, origin_form
 from anchor.api.kv import KeyValues, value_too_large
 from anchor.api.limits import Limits
-from anchor.api.membership import Join, MembershipChange, Remove
+from anchor.api.membership import (
+    Join,
+    MembershipChange,
+    Promotion,
+    Remove,
+    Replacement,
+    Transfer,
+)
 from anchor.api.snapshot import BackupOfAll
 
 if TYPE_CHECKING:
@@ -37,8 +52,14 @@ def create_app(
     router = cast("CompiledRouter", RawRouter(Keys(key_values, limits)))
     app: App = falcon.App(router=router, middleware=[HostRequired()])
     app.add_route("/status", Status(store))
-    app.add_route("/join", Change(Join(store, limits), limits))
-    app.add_route("/remove", Change(Remove(store, limits), limits))
+    membership = store.membership
+    app.add_route("/join", Change(Join(membership, limits), limits))
+    app.add_route("/remove", Change(Remove(membership, limits), limits))
+    replacement = Replacement(membership, limits)
+    app.add_route("/members", SeenAndChanged(membership.members, replacement, limits))
+    app.add_route("/members/{member_id}/promote", Promote(Promotion(membership, limits), limits))
+    transfer = Transfer(membership, limits)
+    app.add_route("/leader", SeenAndChanged(membership.leader, transfer, limits))
     app.add_route("/snapshot", BackupOfAll(store, limits))
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(store))
@@ -56,10 +77,15 @@ class RawRouter:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._routes: dict[bytes, tuple[object, Methods]] = {}
+        self._patterns: list[tuple[re.Pattern[bytes], object, Methods]] = []
 
     def add_route(self, uri_template: str, resource: object, **_: object) -> None:
-        """Let a resource answer at a fixed path."""
-        self._routes[uri_template.encode()] = (resource, Methods(resource))
+        """Let a resource answer at a fixed path, or at one with a ``{name}`` in it."""
+        pattern, names = re.subn(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(uri_template))
+        if names:
+            self._patterns.append((re.compile(pattern.encode()), resource, Methods(resource)))
+        else:
+            self._routes[uri_template.encode()] = (resource, Methods(resource))
 
     def find(
         self, _uri: str, req: falcon.Request
@@ -68,9 +94,14 @@ class RawRouter:
         target = origin_form(req.env["RAW_URI"].encode("latin-1"))
         if target.startswith(KEY_PREFIX):
             return (self._keys, AnyMethod(self._keys.on_any), {"target": target}, "/kv/{key}")
-        route = self._routes.get(target.partition(b"?")[0])
+        path = target.partition(b"?")[0]
+        route = self._routes.get(path)
         if route is not None:
             return (*route, {}, "")
+        for pattern, resource, methods in self._patterns:
+            if found := pattern.fullmatch(path):
+                names = {name: text.decode("latin-1") for name, text in found.groupdict().items()}
+                return (resource, methods, names, "")
         if target == b"*" or req.method == "CONNECT":
             raise method_not_allowed(req.method, "GET, HEAD, PUT, POST, DELETE")
         raise not_found("there is no such route")
@@ -157,8 +188,33 @@ class Change:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Ask for the change, and answer once it is in force."""
-        too_large = Problem(413, "body_too_large", f"at most {self._limit} bytes make sense here")
-        send(self._change(body_of(req, too_large, self._limit)), resp)
+        send(self._change(json_body_of(req, self._limit)), resp)
+
+
+class SeenAndChanged(Change):
+    """``/members`` and ``/leader``: how it is, and how it shall be."""
+
+    def __init__(
+        self, look: Callable[[], Mapping[str, object]], change: MembershipChange, limits: Limits
+    ) -> None:
+        super().__init__(change, limits)
+        self._look = look
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say how it is, as far as this node knows."""
+        send(json_answer(self._look()), resp)
+
+
+class Promote:
+    """``/members/{member_id}/promote``."""
+
+    def __init__(self, promotion: Promotion, limits: Limits) -> None:
+        self._promotion = promotion
+        self._limit = limits.max_json_bytes
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, member_id: str) -> None:
+        """Ask for the change, and answer once it is in force."""
+        send(self._promotion(member_id, json_body_of(req, self._limit)), resp)
 
 
 class Status:
@@ -169,9 +225,7 @@ class Status:
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Say how things are."""
-        body = json.dumps(self._store.status()).encode() + b"\n"
-        headers = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-        send(Answer(200, headers, body), resp)
+        send(json_answer(self._store.status()), resp)
 
 
 class Live:
@@ -201,6 +255,12 @@ def body_of(req: falcon.Request, too_large: Problem, limit: int) -> bytes:
     """Read a request's body whole, within a limit."""
     declared = req.env.get("CONTENT_LENGTH")
     return read_body(req.env["wsgi.input"], int(declared) if declared else None, too_large, limit)
+
+
+def json_body_of(req: falcon.Request, limit: int) -> bytes:
+    """Read a body that is JSON, or nothing, whole."""
+    too_large = Problem(413, "body_too_large", f"at most {limit} bytes make sense here")
+    return body_of(req, too_large, limit)
 
 
 def refuse_conditions(req: falcon.Request) -> None:

@@ -41,20 +41,29 @@ def read_body(
 
 
 def parse_object(body: bytes, fields: Mapping[str, type]) -> dict[str, object]:
-    """Parse a flat JSON object that has no fields but these, of these types.
+    """Parse a JSON object that has no fields but these, of these types.
 
     Raises a Problem that names what is wrong. That fields are missing is for the caller to see.
     """
+    return check_object(parse(body), fields, "the body")
+
+
+def parse(body: bytes) -> object:
+    """Parse JSON in which nothing is there twice; raises a Problem."""
     if body.count(b"{") + body.count(b"[") > _DEEP:
         raise bad_request("the body is nested too deep")
     try:
-        parsed = json.loads(
+        return json.loads(
             body.decode("utf-8"), object_pairs_hook=_without_repetition, parse_constant=_refuse
         )
     except (ValueError, RecursionError) as error:
         raise bad_request(f"the body is not JSON: {error}") from None
+
+
+def check_object(parsed: object, fields: Mapping[str, type], what: str) -> dict[str, object]:
+    """Make sure of the same as ``parse_object``, of something that was parsed already."""
     if not isinstance(parsed, dict):
-        raise bad_request("the body is not a JSON object")
+        raise bad_request(f"{what} is not a JSON object")
     for name, value in parsed.items():
         expected = fields.get(name)
         if expected is None:
@@ -64,7 +73,7 @@ def parse_object(body: bytes, fields: Mapping[str, type]) -> dict[str, object]:
     return parsed
 
 
-_NAMES = {str: "string", bool: "boolean"}
+_NAMES = {str: "string", bool: "boolean", list: "list"}
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anchor.fsm import KeyValue, Result
     from anchor.node.consistency import Consistency
+    from anchor.node.replacing import TargetMember
     from anchor.storage.backup_format import BackupHeader
 
 
@@ -25,6 +26,41 @@ class Backup(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds."""
+
+
+class Membership(Protocol):
+    """Who belongs to the cluster, and who leads it. Blocks and raises as a ``Store`` does."""
+
+    def members(self) -> Mapping[str, object]:
+        """Say who the members are, as this node knows them, ready for JSON."""
+
+    def leader(self) -> Mapping[str, object]:
+        """Say who leads, ready for JSON; raises NoLeader."""
+
+    def admit(
+        self,
+        member_id: str,
+        address: str,
+        http_address: str,
+        *,
+        voter: bool,
+        timeout_seconds: float,
+    ) -> None:
+        """Make the node at an address a member; return once it is."""
+
+    def expel(self, member_id: str, timeout_seconds: float) -> None:
+        """Let a member go; return once it is out."""
+
+    def promote(self, member_id: str, timeout_seconds: float) -> None:
+        """Give a member a vote; return once it has it."""
+
+    def replace_members(
+        self, targets: Sequence[TargetMember], *, force: bool, timeout_seconds: float
+    ) -> None:
+        """Make these the members; return once they are."""
+
+    def transfer_leadership(self, member_id: str, timeout_seconds: float) -> None:
+        """Let this voter lead, or any other if it is empty; return once it does."""
 
 
 class Store(Protocol):
@@ -54,19 +90,9 @@ class Store(Protocol):
     def status(self) -> Mapping[str, object]:
         """Say what there is to say about this node, ready for JSON."""
 
-    def join(
-        self,
-        member_id: str,
-        address: str,
-        http_address: str,
-        *,
-        voter: bool,
-        timeout_seconds: float,
-    ) -> None:
-        """Make the node at an address a member; return once it is."""
-
-    def remove(self, member_id: str, timeout_seconds: float) -> None:
-        """Let a member go; return once it is out."""
+    @property
+    def membership(self) -> Membership:
+        """The part of it that knows who belongs."""
 
     def stop(self, grace_seconds: float) -> None:
         """Hand over if leading, let what is under way finish, and end."""

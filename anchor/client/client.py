@@ -15,7 +15,7 @@ from anchor.client.errors import ClientError, CommitUnknown, NoLeader, Refused, 
 from anchor.settings import join_address, split_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
 TIMEOUT_SECONDS = 10.0
@@ -149,6 +149,53 @@ class Client:
             if member.get("id") in lags:
                 member.setdefault("lag", lags[member["id"]])
         return members
+
+    def join(
+        self,
+        member_id: str,
+        address: str,
+        *,
+        http_address: str = "",
+        voter: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Make the node at an address a member; safe to repeat."""
+        body = {"id": member_id, "addr": address, "voter": voter}
+        if http_address:
+            body["http_addr"] = http_address
+        self._post("/join", body, timeout)
+
+    def remove(self, member_id: str, *, timeout: float | None = None) -> None:
+        """Let a member go; one that is out already is fine."""
+        self._post("/remove", {"id": member_id}, timeout)
+
+    def promote(self, member_id: str, *, timeout: float | None = None) -> None:
+        """Give a member without a vote one; safe to repeat."""
+        self._post(f"/members/{quote_from_bytes(member_id.encode(), safe='')}/promote", {}, timeout)
+
+    def replace_members(
+        self,
+        members: Iterable[Mapping[str, Any]],
+        *,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Make these the members, each with ``id``, ``addr`` and perhaps ``voter``; atomic."""
+        self._post("/members", {"members": list(members), "force": force}, timeout)
+
+    def leader(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Ask who leads: ``leader_id``, ``http_address``, ``term``; raises NoLeader."""
+        return _json_object(self._call(Request("GET", "/leader"), timeout))
+
+    def transfer_leadership(
+        self, member_id: str = "", *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Let this voter lead, or any other; returns who leads then, like ``leader``."""
+        body = {"id": member_id} if member_id else {}
+        return _json_object(self._post("/leader", body, timeout))
+
+    def _post(self, path: str, body: Mapping[str, Any], timeout: float | None) -> Answer:
+        return self._call(Request("POST", path, json.dumps(body).encode()), timeout)
 
     def _status_of_leader(
         self, leader: str, seen: dict[str, Any], timeout: float | None

@@ -80,7 +80,32 @@ class Removed(NodeError):  # noqa: N818 - named for what it is
 class MembershipError(NodeError):
     """A change of membership was refused, and the configuration is as it was."""
 
-    def __init__(self, detail: str, code: str = "membership_conflict", status: int = 409) -> None:
+    def __init__(self, detail: str, code: str = "membership_conflict") -> None:
         super().__init__(detail)
         self.code = code
-        self.status = status
+        self.status = _STATUSES.get(code, 409)
+        self.retryable = code in _PASSING
+
+
+INCARNATION_CONFLICT = "incarnation_conflict"
+LAST_VOTER = "last_voter"
+QUORUM_WOULD_BE_LOST = "quorum_would_be_lost"
+CHANGE_IN_PROGRESS = "change_in_progress"
+UNREACHABLE = "unreachable"
+WRONG_NODE = "wrong_node"
+UNSUPPORTED_PROTOCOL = "unsupported_protocol"
+NOT_A_MEMBER = "not_a_member"
+NOT_A_VOTER = "not_a_voter"
+TRANSFER_IN_PROGRESS = "transfer_in_progress"
+TRANSFER_FAILED = "transfer_failed"
+
+_STATUSES = {
+    UNREACHABLE: 422,
+    WRONG_NODE: 422,
+    UNSUPPORTED_PROTOCOL: 422,
+    NOT_A_VOTER: 422,
+    NOT_A_MEMBER: 404,
+    TRANSFER_FAILED: 503,
+    "bad_request": 400,
+}
+_PASSING = {CHANGE_IN_PROGRESS, TRANSFER_IN_PROGRESS, TRANSFER_FAILED}

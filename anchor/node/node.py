@@ -10,7 +10,8 @@ ticker         turns the clock into ticks; sweeps out requests whose time is up
 scrub          reads everything on the disk, slowly, to find damage before it is needed
 snapshots      takes a snapshot when one is due, and drops the log before it
 steward        as leader: promotes learners that have caught up, compares digests
-joiner         until this node is in a cluster: asks its peers to be let in
+joiner         until this node is in a cluster: asks its peers to be let in, or founds one
+departure      while no leader is heard: finds out whether this node was removed meanwhile
 =============  ==================================================================================
 
 Everything runs on the hub's one thread, and calls into the replica are short: nothing takes a lock.
@@ -37,7 +38,6 @@ from anchor.node.consistency import Consistency
 from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
-from anchor.node.joining import Joiner
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
 from anchor.node.snapshot_sending import SnapshotSender
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from anchor.fsm import KeyValue, Result, StateMachine
     from anchor.node.compaction import Thresholds
+    from anchor.node.joining import JoinOptions
     from anchor.node.snapshot_receiving import SnapshotReceptions
     from anchor.node.writes import Batch
     from anchor.raft import Configuration, Member, Message, Raft, Ready
@@ -91,6 +92,7 @@ class Parts:
     tick_seconds: float
     election_timeout_seconds: float
     version: str
+    joining: JoinOptions
     receptions: SnapshotReceptions
     thresholds: Thresholds
     snapshot_rate: int
@@ -150,11 +152,11 @@ class Node:
         self.configuration_changed(configuration)
         if configuration.voters == {self.raft.id} and not configuration.voters_outgoing:
             self.raft.campaign()  # nobody else could: no need to wait for silence
-        loops = [self._own, self._persist, self._tick, self._scrub, self.membership.steward]
-        loops.append(self.snapshots.run)
-        joiner = Joiner(self._parts)
-        if joiner.is_needed:
-            loops.append(joiner.run)
+        membership = self.membership
+        loops = [self._own, self._persist, self._tick, self._scrub, self.snapshots.run]
+        loops += [membership.steward, membership.departure.run]
+        if membership.joiner.is_needed:
+            loops.append(membership.joiner.run)
         self._greenlets = [gevent.spawn(self._guard, loop) for loop in loops]
         self._wake.set()
 
@@ -164,7 +166,7 @@ class Node:
             return
         deadline = time.monotonic() + grace_seconds
         if not self._dead:
-            self.membership.hand_over(grace_seconds / 2)
+            self.membership.leading.hand_over(grace_seconds / 2)
             while len(self.replica.writes) and time.monotonic() < deadline:
                 gevent.sleep(0.01)
         self._stopping = True
@@ -267,7 +269,7 @@ class Node:
         """Let somebody lead who has room; find out whether deletions have made some."""
         try:
             if self.space.is_full:
-                self.membership.hand_over_for_good(self._parts.election_timeout_seconds)
+                self.membership.leading.hand_over_for_good(self._parts.election_timeout_seconds)
             else:
                 index = self.applied_index
                 self.snapshots.alone(lambda: self.space.tidy(index))
@@ -391,24 +393,6 @@ class Node:
     def uptime_seconds(self) -> float:
         """How long this node has been running."""
         return clock() - self._started
-
-    def join(
-        self,
-        member_id: str,
-        address: str,
-        http_address: str,
-        *,
-        voter: bool,
-        timeout_seconds: float,
-    ) -> None:
-        """Make the node at an address a member; returns once it is. Raises a NodeError."""
-        self.membership.admit(
-            member_id, address, http_address, voter=voter, timeout_seconds=timeout_seconds
-        )
-
-    def remove(self, member_id: str, timeout_seconds: float) -> None:
-        """Let a member go; returns once it is out. Raises a NodeError."""
-        self.membership.expel(member_id, timeout_seconds)
 
     # ----------------------------------------------------------------- replica.Outside
 

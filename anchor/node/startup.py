@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import StateMachine
 from anchor.node.compaction import Thresholds
+from anchor.node.joining import JoinOptions
 from anchor.node.listener import Listener
 from anchor.node.node import TICKS_PER_HEARTBEAT, Fatal, Node, Parts
 from anchor.node.snapshot_receiving import SnapshotReceptions
@@ -53,7 +54,7 @@ def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: 
         settings.http_address,
         directory.identity.incarnation,
     )
-    if directory.is_new and not settings.peers:
+    if directory.is_new and (not settings.peers or directory.log.last_index()):
         _bootstrap(directory, itself)
     machine = StateMachine(directory.state)
     raft = Raft(
@@ -87,6 +88,7 @@ def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: 
         tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
         election_timeout_seconds=settings.election_timeout_ms / 1000,
         version=version,
+        joining=JoinOptions(settings.learner, settings.replace, settings.bootstrap_expect),
         receptions=receptions,
         thresholds=Thresholds(settings.snapshot_entries, settings.snapshot_bytes),
         snapshot_rate=settings.snapshot_rate,
@@ -102,6 +104,10 @@ def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: 
 def _bootstrap(directory: DataDirectory, itself: Member) -> None:
     """Found a cluster of one."""
     cluster_id = uuid.uuid4().hex
+    if directory.log.last_index():  # it was stopped amid founding: see anchor.node.founding
+        directory.set_cluster_id(cluster_id)
+        _log.info("founded cluster %s, begun before the last stop", cluster_id)
+        return
     configuration = Configuration(
         members={itself.id: itself},
         voters=frozenset({itself.id}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anchor.node.members import role_of
 from anchor.raft import Role
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def status_of(node: Node, transport: Transport, version: str) -> dict[str, objec
     itself = node.membership.itself
     return {
         "node_id": raft.id,
-        "role": _role(node, raft.id),
+        "role": role_of(raft, raft.id),
         "term": raft.term,
         "commit_index": raft.commit_index,
         "leader_id": raft.leader_id,
@@ -43,24 +44,12 @@ def _others(node: Node) -> list[str]:
     return sorted(node.raft.configuration.members.keys() - {node.raft.id})
 
 
-def _role(node: Node, member_id: str) -> str:
-    """The role of a member, as far as this node can know it."""
-    raft = node.raft
-    if raft.is_removed and member_id == raft.id:
-        return "removed"
-    if member_id in raft.configuration.learners:
-        return "learner"
-    if member_id == raft.id:
-        return raft.role.value
-    return Role.LEADER.value if member_id == raft.leader_id else Role.FOLLOWER.value
-
-
 def _peer(node: Node, transport: Transport, member_id: str) -> dict[str, object]:
     member = node.raft.configuration.members[member_id]
     progress = node.raft.progress.get(member_id)
     return {
         "id": member_id,
-        "role": _role(node, member_id),
+        "role": role_of(node.raft, member_id),
         "connected": transport.connected(member_id),
         # Only the leader knows how far the others are.
         "match_index": progress.match_index if progress is not None else None,

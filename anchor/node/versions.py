@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from anchor.node.errors import MembershipError
+from anchor.node.errors import UNSUPPORTED_PROTOCOL, MembershipError
 from anchor.raft import Refused
 from anchor.settings import NEWEST_PROTOCOL
 from anchor.transport import TransportError
@@ -83,8 +83,7 @@ def check_joiner(found: Identification, configuration: Configuration) -> None:
         raise MembershipError(
             f"{found.member_id} speaks protocol {found.newest_protocol} and the cluster protocol "
             f"{configuration.protocol_version}: start it with a newer version of anchor",
-            "unsupported_protocol",
-            422,
+            UNSUPPORTED_PROTOCOL,
         )
 
 

@@ -17,10 +17,12 @@ The shell turns whatever happens into calls:
     A message arrived. Who may speak to this member (cluster, identity, incarnation) has been
     checked outside; whether what it says makes sense is checked here.
 ``propose(payloads)``, ``propose_configuration(configuration)``, ``read_index(context)``,
-``transfer_leadership(member_id)``, ``campaign()``
+``transfer_leadership(member_id)``, ``campaign()``, ``found(configuration)``
     Somebody wants something. Each raises a :class:`Refused` that says why not.
 ``persisted(number)``, ``applied(index)``, ``snapshot_sent(...)``, ``disconnected(member_id)``
     What the shell was told to do has been done, or went wrong.
+``told_removed()``
+    The shell found out, with proof, that this member was removed while it was away.
 
 After any of them, while ``has_ready()``, it takes one ``ready()`` and owes it the following.
 

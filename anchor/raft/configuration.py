@@ -223,10 +223,10 @@ class Configurations:
         while self._by_index[-1][0] >= first_dropped:
             self._by_index.pop()
 
-    def commit(self, commit_index: int) -> bool:
-        """Forget what is older than the newest committed one; whether that changed."""
-        changed = False
+    def commit(self, commit_index: int) -> list[Configuration]:
+        """Forget what is older than the newest committed one; give those that are so newly."""
+        committed = []
         while len(self._by_index) > 1 and self._by_index[1][0] <= commit_index:
             del self._by_index[0]
-            changed = True
-        return changed
+            committed.append(self._by_index[0][1])
+        return committed

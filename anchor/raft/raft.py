@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from anchor.raft.candidacy import Candidacy
 from anchor.raft.configuration import Configuration, Configurations
 from anchor.raft.entry import Entry, EntryKind
-from anchor.raft.errors import InvalidMessage, LogError, NotLeader
+from anchor.raft.errors import InvalidMessage, LogError, NotLeader, NotReady
 from anchor.raft.interface import (
     HardState,
     LogStorage,
@@ -75,6 +75,7 @@ class Raft:
         self.log = Log(storage, applied_index, options.max_log_cache_bytes)
         self.has_room = True
         self._was_member = False
+        self._told_removed = False
         self._configurations = self._load_configurations(storage)
         self._leadership: Leadership | None = None
         self._candidacy = Candidacy()
@@ -166,7 +167,7 @@ class Raft:
     @property
     def is_removed(self) -> bool:
         """Whether it was a member once, and a committed configuration has it no more."""
-        return (
+        return self._told_removed or (
             self._was_member
             and self.id not in self.committed_configuration.members
             and self.id not in self.configuration.members
@@ -188,6 +189,8 @@ class Raft:
             return
         self._election_elapsed_ticks += 1
         if self._election_elapsed_ticks >= self._election_timeout_ticks:
+            if self.role is Role.FOLLOWER:
+                self.leader_id = None  # also where it has no vote and cannot do more about it
             self.campaign()
 
     def campaign(self) -> None:
@@ -205,7 +208,7 @@ class Raft:
         Its own vote then counts in no majority it is not part of. Without room it could not even
         append the entry that a new leader begins with.
         """
-        if not self.has_room:
+        if self._told_removed or not self.has_room:
             return False
         if self.configuration.has_vote(self.id):
             return True
@@ -242,6 +245,30 @@ class Raft:
     def set_room(self, has_room: bool) -> None:  # noqa: FBT001 - one fact
         """Whether the disk has room for more entries; see duty 8 of the manual."""
         self.has_room = has_room
+
+    def found(self, configuration: Configuration) -> Proposed:
+        """Begin a cluster: its first configuration is entry 1, in term 1, as if it had led then.
+
+        Raises NotReady unless log and term are empty: who has any past belongs to a cluster.
+        """
+        if self.term or self.log.last_index:
+            raise NotReady("only a member without any past can found a cluster")
+        configuration.validate()
+        self.become_follower(1, None)
+        self.log.append([Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())])
+        self.put_into_force(1, configuration)
+        return Proposed(1, 1, 1)
+
+    def told_removed(self) -> None:
+        """The shell has proof that a committed configuration has this member no more.
+
+        For one that was away while it was removed: nobody sends it the entry. It campaigns no
+        more, until a leader speaks to it again, whose configuration has it then. A leader knows
+        better, and does not listen.
+        """
+        if self._leadership is None:
+            self._told_removed = True
+            self.become_follower(self.term, None)
 
     def step_down(self) -> None:
         """Stop leading, if it does; another may be better off."""
@@ -492,6 +519,7 @@ class Raft:
         if message.term > self.term or self.role is not Role.FOLLOWER:
             self.become_follower(message.term, message.sender)
         self.leader_id = message.sender
+        self._told_removed = False
         self._start_election_timer()
         self._withholding_ticks = self.options.election_timeout_ticks
 
@@ -529,8 +557,10 @@ class Raft:
         """Commit up to there, if that is news."""
         if not self.log.commit_to(index):
             return
-        if self._configurations.commit(index):
-            self._was_member |= self.id in self.committed_configuration.members
+        # All of them: after a restart the one it was in may be committed together with the one
+        # that has it no more.
+        for configuration in self._configurations.commit(index):
+            self._was_member |= self.id in configuration.members
         if self._leadership is not None:
             self._leadership.committed()
 

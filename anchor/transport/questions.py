@@ -20,6 +20,11 @@ class Identification:
     version: str
     oldest_protocol: int = 1
     newest_protocol: int = 1
+    # What it goes by: the encoded configuration in force, or empty bytes.
+    configuration: bytes = b""
+    configuration_index: int = 0
+    configuration_committed: bool = False
+    founders: tuple[str, ...] = ()  # while it is in no cluster: with whom it would found one
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class JoinRequest:
     """Let this member in. ``incarnation`` 0: the leader learns it by dialing ``address``.
 
     ``forwarded`` marks one that was passed on to the leader already: it goes no further.
+    ``replace`` lets it take the place of a member of its id whose data directory is gone. With an
+    ``order`` it is no join at all, but something else an operator wants of the leader.
     """
 
     member_id: str
@@ -35,6 +42,8 @@ class JoinRequest:
     incarnation: int = 0
     voter: bool = True
     forwarded: bool = False
+    replace: bool = False
+    order: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class TimeoutNowResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("header", "id", "address", "http_address", "incarnation", "voter", "forwarded")
+    __slots__ = ("header", "id", "address", "http_address", "incarnation", "voter", "forwarded", "replace", "order")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +185,8 @@ class JoinRequest(_message.Message):
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VOTER_FIELD_NUMBER: _ClassVar[int]
     FORWARDED_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     header: Header
     id: str
     address: str
@@ -192,7 +194,9 @@ class JoinRequest(_message.Message):
     incarnation: int
     voter: bool
     forwarded: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., incarnation: _Optional[int] = ..., voter: _Optional[bool] = ..., forwarded: _Optional[bool] = ...) -> None: ...
+    replace: bool
+    order: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., incarnation: _Optional[int] = ..., voter: _Optional[bool] = ..., forwarded: _Optional[bool] = ..., replace: _Optional[bool] = ..., order: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("error_code", "error_detail", "cluster_id", "leader_id", "leader_address", "promoted")
@@ -241,7 +245,7 @@ class IdentifyRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., sender_incarnation: _Optional[int] = ...) -> None: ...
 
 class IdentifyResponse(_message.Message):
-    __slots__ = ("protocol_version", "id", "incarnation", "cluster_id", "address", "http_address", "version", "oldest_protocol", "newest_protocol")
+    __slots__ = ("protocol_version", "id", "incarnation", "cluster_id", "address", "http_address", "version", "configuration", "configuration_index", "configuration_committed", "founders", "oldest_protocol", "newest_protocol")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -249,6 +253,10 @@ class IdentifyResponse(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HTTP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    FOUNDERS_FIELD_NUMBER: _ClassVar[int]
     OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     NEWEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
@@ -258,9 +266,13 @@ class IdentifyResponse(_message.Message):
     address: str
     http_address: str
     version: str
+    configuration: bytes
+    configuration_index: int
+    configuration_committed: bool
+    founders: _containers.RepeatedScalarFieldContainer[str]
     oldest_protocol: int
     newest_protocol: int
-    def __init__(self, protocol_version: _Optional[int] = ..., id: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., version: _Optional[str] = ..., oldest_protocol: _Optional[int] = ..., newest_protocol: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., id: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[str] = ..., address: _Optional[str] = ..., http_address: _Optional[str] = ..., version: _Optional[str] = ..., configuration: _Optional[bytes] = ..., configuration_index: _Optional[int] = ..., configuration_committed: _Optional[bool] = ..., founders: _Optional[_Iterable[str]] = ..., oldest_protocol: _Optional[int] = ..., newest_protocol: _Optional[int] = ...) -> None: ...
 
 class CompareDigestRequest(_message.Message):
     __slots__ = ("header", "applied_index", "majority_digest")

@@ -12,9 +12,10 @@ from anchor.storage import StorageError
 from anchor.storage.backup_format import BackupHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anchor.node.consistency import Consistency
+    from anchor.node.replacing import TargetMember
 
 __all__ = ["PIECE_BYTES", "FakeBackup", "FakeStore"]
 
@@ -62,6 +63,7 @@ class FakeStore:
         self.asked: list[tuple[object, ...]] = []
         self.stopped = False
         self.open_backups = 0
+        self.membership = self
 
     def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
         """Apply the command at once."""
@@ -97,7 +99,31 @@ class FakeStore:
             "open_backups": self.open_backups,
         }
 
-    def join(
+    def members(self) -> Mapping[str, object]:
+        """Say little."""
+        return {"node_id": "node1", "members": []}
+
+    def leader(self) -> Mapping[str, object]:
+        """Say who leads."""
+        if self.error is not None:
+            raise self.error
+        return {"leader_id": self.leader_id, "http_address": "h:1", "term": self.term}
+
+    def promote(self, member_id: str, timeout_seconds: float) -> None:
+        """Remember the question."""
+        self._enter("promote", member_id, timeout_seconds)
+
+    def replace_members(
+        self, targets: Sequence[TargetMember], *, force: bool, timeout_seconds: float
+    ) -> None:
+        """Remember the question."""
+        self._enter("replace", tuple(targets), force, timeout_seconds)
+
+    def transfer_leadership(self, member_id: str, timeout_seconds: float) -> None:
+        """Remember the question."""
+        self._enter("transfer", member_id, timeout_seconds)
+
+    def admit(
         self,
         member_id: str,
         address: str,
@@ -109,7 +135,7 @@ class FakeStore:
         """Remember the question."""
         self._enter("join", member_id, address, http_address, voter, timeout_seconds)
 
-    def remove(self, member_id: str, timeout_seconds: float) -> None:
+    def expel(self, member_id: str, timeout_seconds: float) -> None:
         """Remember the question."""
         self._enter("remove", member_id, timeout_seconds)
 

@@ -12,6 +12,7 @@ from anchor.api.app import create_app
 from anchor.api.limits import Limits
 from anchor.node import errors
 from anchor.node.consistency import Consistency
+from anchor.node.replacing import TargetMember
 from tests.api.fakes import FakeStore
 
 
@@ -146,7 +147,7 @@ def test_a_leader_cannot_forge_headers(client: TestClient, store: FakeStore) -> 
         (errors.DiskFull("x"), 507, "disk_full", False),
         (errors.Stopping("x"), 503, "stopping", True),
         (errors.Removed("x"), 410, "removed", False),
-        (errors.MembershipError("x", "unreachable", 422), 422, "unreachable", False),
+        (errors.MembershipError("x", "unreachable"), 422, "unreachable", False),
         (errors.NodeError("x"), 500, "internal", False),
     ],
 )
@@ -212,6 +213,9 @@ def test_a_part_of_a_value_cannot_be_put(client: TestClient, store: FakeStore) -
         ("DELETE", "/status", "GET, HEAD"),
         ("GET", "/join", "POST"),
         ("PUT", "/remove", "POST"),
+        ("DELETE", "/members", "GET, POST, HEAD"),
+        ("GET", "/members/n1/promote", "POST"),
+        ("PUT", "/leader", "GET, POST, HEAD"),
         ("POST", "/livez", "GET, HEAD"),
     ],
 )
@@ -224,7 +228,13 @@ def test_a_wrong_method_is_told_the_right_ones(
     assert answer.headers["allow"] == allow
 
 
-@pytest.mark.parametrize("path", ["/", "/kv", "/kvx/k", "/status/", "/favicon.ico", "/../kv/k"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/kv", "/kvx/k", "/status/", "/favicon.ico", "/../kv/k", "/members/", "/members/n1",
+        "/members//promote", "/members/n1/promote/", "/members/a/b/promote", "/xmembers/n1/promote",
+    ],
+)  # fmt: skip
 def test_an_unknown_route_is_not_found(client: TestClient, path: str) -> None:
     """404, and nothing is guessed."""
     assert problem(client.simulate_get(path)) == (404, "not_found")
@@ -266,6 +276,78 @@ def test_remove_asks_the_store(client: TestClient, store: FakeStore) -> None:
     """With what was said."""
     assert client.simulate_post("/remove", body='{"id": "n2"}').status_code == 200
     assert store.asked == [("remove", "n2", 2.5)]
+
+
+def test_members_and_leader_are_what_the_node_says(client: TestClient, store: FakeStore) -> None:
+    """As JSON, from any node; without a leader there is none to name."""
+    assert client.simulate_get("/members").json == {"node_id": "node1", "members": []}
+    told = client.simulate_get("/leader")
+    assert told.json == {"leader_id": "node1", "http_address": "h:1", "term": 3}
+    store.error = errors.NoLeader("no leader is known here")
+    assert problem(client.simulate_get("/leader")) == (503, "no_leader")
+
+
+def test_a_whole_configuration_is_a_list_or_an_object_with_one(
+    client: TestClient, store: FakeStore
+) -> None:
+    """Voters unless said otherwise, and forced only where it says so."""
+    listed = [{"id": "n1", "addr": "h:1"}, {"id": "n2", "addr": "h:2", "voter": False}]
+    targets = (TargetMember("n1", "h:1"), TargetMember("n2", "h:2", voter=False))
+    for body in (listed, {"members": listed}, {"members": listed, "force": True}):
+        answer = client.simulate_post("/members", body=json.dumps(body))
+        assert (answer.status_code, answer.text) == (200, "OK")
+    assert store.asked == [
+        ("replace", targets, False, 2.5),
+        ("replace", targets, False, 2.5),
+        ("replace", targets, True, 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("3", "not a JSON object"),
+        ("[3]", "a member is not a JSON object"),
+        ("[]", "names no voter"),
+        ("{}", "names no voter"),
+        ('{"members": 3}', '"members" is not a list'),
+        ('{"members": [], "forced": true}', 'no field "forced"'),
+        ('[{"id": "n1", "addr": "h:1", "voter": false}]', "names no voter"),
+        ('[{"id": "n1"}]', '"addr" is missing'),
+        ('[{"id": "n1", "addr": "h:1"}, {"id": "n1", "addr": "h:2"}]', 'the same "id"'),
+        ('[{"id": "n1", "addr": "h:1"}, {"id": "n2", "addr": "h:1"}]', 'the same "addr"'),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(
+    client: TestClient, store: FakeStore, body: str, said: str
+) -> None:
+    """400 that says why, and the store never hears of it."""
+    answer = client.simulate_post("/members", body=body)
+    assert problem(answer) == (400, "bad_request")
+    assert said in answer.json["detail"]
+    assert not store.asked
+
+
+def test_a_member_is_promoted_by_its_name_in_the_path(client: TestClient, store: FakeStore) -> None:
+    """With no body, or an empty object."""
+    for body in ("", "{}"):
+        assert client.simulate_post("/members/n-1.x/promote", body=body).status_code == 200
+    assert store.asked == [("promote", "n-1.x", 2.5)] * 2
+    assert problem(client.simulate_post("/members/a%20b/promote")) == (400, "bad_request")
+    assert problem(client.simulate_post("/members/n1/promote", body="[]")) == (400, "bad_request")
+
+
+def test_a_transfer_may_name_who_shall_lead(client: TestClient, store: FakeStore) -> None:
+    """And is answered with who leads then."""
+    for body in ('{"id": "n2"}', "{}", ""):
+        answer = client.simulate_post("/leader", body=body)
+        assert (answer.status_code, answer.json["leader_id"]) == (200, "node1")
+    assert [asked for asked in store.asked if asked[0] == "transfer"] == [
+        ("transfer", "n2", 2.5),
+        ("transfer", "", 2.5),
+        ("transfer", "", 2.5),
+    ]
+    assert problem(client.simulate_post("/leader", body='{"to": "n2"}')) == (400, "bad_request")
 
 
 def test_a_refused_change_says_why(client: TestClient, store: FakeStore) -> None:

@@ -207,6 +207,13 @@ def test_all_mistakes_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
         ("--id a --port 5 --peers LOCALHOST.:5", "--peers LOCALHOST.:5: names only this node"),
         ("--id a --port 5 --host ::1 --peers localhost:5", "--peers localhost:5: names only"),
         ("--id a --port 5 --host :: --advertise a --peers [::1]:5", "--peers [::1]:5: names only"),
+        ("--id a --learner", "--learner yes: needs --peers"),
+        ("--id a --replace", "--replace yes: needs --peers"),
+        ("--id a --bootstrap-expect 3", "--bootstrap-expect 3: needs --peers"),
+        ("--id a --bootstrap-expect 1 --peers b:1", "--bootstrap-expect 1: must be a number from"),
+        ("--id a --bootstrap-expect 3 --peers b:1 --learner", "--learner yes: contradicts --boot"),
+        ("--id a --peers b:1 --learner=maybe", "--learner maybe: is either yes or no"),
+        ("--cluster 3 --learner", "--learner yes: contradicts --cluster 3"),
         ("--cluster 1", "--cluster 1: must be a number from 2 to 9"),
         ("--cluster 10", "--cluster 10: must be a number from 2 to 9"),
         ("--cluster 3 --id a", "--id a: contradicts --cluster 3"),
@@ -353,7 +360,14 @@ def test_what_follows_two_dashes_is_taken_as_it_is() -> None:
         ("put a b c", "put: is written put KEY [VALUE]"),
         ("status x", "status: is written status"),
         ("del a --consistency stale", "--consistency: belongs to get"),
-        ("get a --json", "--json: belongs to status and members"),
+        ("get a --json", "--json: belongs to status, members and"),
+        ("member add n4", "member add: is written member add ID ADDR"),
+        ("member add n4 h", "member add: h: has no port"),
+        ("member remove a/b", "member remove: a/b: an id is"),
+        ("member", "member: is neither a flag nor a verb; say member add, member"),
+        ("member remove n4 --learner", "--learner: belongs to a node; member remove takes"),
+        ("leader n2", "leader: is written leader"),
+        ("leader transfer n2 --json", "--json: belongs to status, members and leader, not to"),
         ("get a --port 3", "--port: belongs to a node; get takes --endpoints"),
         ("--port 3 status", "--port: belongs to a node; status takes --endpoints"),
         ("get a --prot 3", "--prot: no such flag"),
@@ -419,3 +433,36 @@ def test_the_example_in_the_help_is_valid_toml() -> None:
     (config,) = [option for option in NODE_OPTIONS if option.name == "config"]
     example = config.help.partition(": ")[2].removesuffix(" ...").replace(", peers", "\npeers")
     assert tomllib.loads(example) == {"port": 9001, "peers": ["a:9001"]}
+
+
+def test_a_switch_needs_no_value_and_stands_wherever_other_options_do() -> None:
+    """As a flag alone, in the environment as yes or no, in the file as a boolean."""
+    line = "--id a --peers b:1"
+    assert node(f"{line} --learner").learner
+    assert node(f"--learner {line} --replace").replace
+    assert not node(line).learner
+    assert node(line, ANCHOR_LEARNER="true").learner
+    assert not node(f"{line} --learner=no", ANCHOR_LEARNER="yes").learner
+    assert node(f"{line} --bootstrap-expect 3").bootstrap_expect == 3
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "node.toml"
+        path.write_text("learner = true\nreplace = false\n")
+        settings = node(f"{line} --config {path}")
+        assert (settings.learner, settings.replace) == (True, False)
+        path.write_text("learner = 3\n")
+        assert "must be true or false" in mistakes(f"{line} --config {path}")[0]
+
+
+def test_verbs_of_two_words_are_found_among_flags() -> None:
+    """And get the time that a change of the members may take."""
+    made = plan("--endpoints a:1 member add n4 h:7004 --learner")
+    assert isinstance(made, RunVerb)
+    assert (made.verb, made.operands) == ("member add", ("n4", "h:7004"))
+    assert made.as_learner
+    assert made.timeout_ms == 35_000
+    transfer = plan("leader transfer n2")
+    assert isinstance(transfer, RunVerb)
+    assert (transfer.verb, transfer.operands) == ("leader transfer", ("n2",))
+    shown = plan("member promote --help")
+    assert isinstance(shown, Show)
+    assert "member promote ID" in shown.text

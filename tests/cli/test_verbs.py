@@ -245,6 +245,71 @@ def test_members_without_a_leader_are_listed_with_exit_code_5() -> None:
             assert done.stderr == (b"anchor: members: no leader: this is what one node last knew\n")
 
 
+# --------------------------------------------------------------------- changing the members
+
+LEADER = {"leader_id": "n2", "http_address": "h:8002", "term": 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "body"),
+    [
+        (("member", "add", "n4", "h:7004"), "/join", {"id": "n4", "addr": "h:7004", "voter": True}),
+        (
+            ("member", "add", "n4", "h:7004", "--learner"),
+            "/join",
+            {"id": "n4", "addr": "h:7004", "voter": False},
+        ),
+        (("member", "remove", "n4"), "/remove", {"id": "n4"}),
+        (("member", "promote", "n4"), "/members/n4/promote", {}),
+    ],
+)
+def test_a_change_of_the_members_is_asked_for_and_said_to_be_done(
+    words: tuple[str, ...], target: str, body: dict[str, object]
+) -> None:
+    """OK on standard output, nothing else."""
+    with FakeNode(Reply()) as node:
+        done = run(*words, "--endpoints", node.endpoint)
+        (seen,) = node.seen
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"OK\n", b"")
+    assert (seen.method, seen.target, json.loads(seen.body)) == ("POST", target, body)
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        (problem(404, "not_a_member"), 3, b"refused: not_a_member: why"),
+        (problem(409, "quorum_would_be_lost"), 1, b"refused: quorum_would_be_lost: why"),
+        (problem(503, "no_leader", retryable=True), 5, b"no leader: why"),
+        (Act.CLOSE, 1, b"read the members to see"),
+    ],
+)
+def test_a_change_that_is_refused_is_an_exit_code(reply: Reply, code: int, said: bytes) -> None:
+    """As with all verbs."""
+    with FakeNode(reply) as node:
+        done = run("member", "promote", "n4", "--endpoints", node.endpoint, "--timeout", "500ms")
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert said in done.stderr
+
+
+def test_the_leader_is_shown_and_changed() -> None:
+    """As a row, or as JSON."""
+    with FakeNode(json_reply(LEADER)) as node:
+        at = ("--endpoints", node.endpoint)
+        lines = run("leader", *at).stdout.decode().splitlines()
+        assert [line.split() for line in lines] == [
+            ["LEADER", "HTTP", "TERM"],
+            ["n2", "h:8002", "4"],
+        ]
+        assert json.loads(run("leader", "--json", *at).stdout) == LEADER
+        assert run("leader", "transfer", "n2", *at).returncode == 0
+        assert run("leader", "transfer", *at).stdout.decode().splitlines() == lines
+        asked = [(seen.method, seen.target, seen.body) for seen in node.seen]
+    assert asked[2:] == [("POST", "/leader", b'{"id": "n2"}'), ("POST", "/leader", b"{}")]
+    with FakeNode(problem(503, "no_leader", retryable=True)) as node:
+        done = run("leader", "--endpoints", node.endpoint, "--timeout", "300ms")
+    assert done.returncode == 5
+
+
 def test_a_table_cannot_be_forged_by_what_a_server_says() -> None:
     """Control characters are escaped."""
     text = table(("A", "B"), [("x\ny", "\x1b[2J"), ("z", None)])

@@ -7,10 +7,10 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
-    from tests.cluster.processes import Cluster, NodeProcess
+    from tests.cluster.processes import NodeProcess
 
 
 @dataclass
@@ -23,11 +23,20 @@ class Record:
     acknowledged_at: list[tuple[float, str]] = field(default_factory=list)  # time, node id
 
 
+class Front(Protocol):
+    """Where clients may write: a cluster, or who is a member of it now."""
+
+    @property
+    def nodes(self) -> list[NodeProcess]:
+        """Tried in turn."""
+
+
 class Writers:
     """Threads that write fresh keys through all nodes, one request at a time each."""
 
-    def __init__(self, cluster: Cluster, count: int, run: str) -> None:
+    def __init__(self, cluster: Front, count: int, run: str, *, pause_seconds: float = 0.0) -> None:
         self._cluster = cluster
+        self._pause_seconds = pause_seconds
         self._run = run
         self._stop = threading.Event()
         self.records = [Record() for _ in range(count)]
@@ -61,11 +70,14 @@ class Writers:
         ]
         return min(times, default=None)
 
+    def _next(self, node: NodeProcess) -> NodeProcess:
+        nodes = list(self._cluster.nodes)
+        return nodes[(nodes.index(node) + 1) % len(nodes)] if node in nodes else nodes[0]
+
     def _write(self, number: int) -> None:
         record = self.records[number]
-        nodes = self._cluster.nodes
         connection: http.client.HTTPConnection | None = None
-        node = nodes[number % len(nodes)]
+        node = self._cluster.nodes[number % len(self._cluster.nodes)]
         for sequence in itertools.count():
             if self._stop.is_set():
                 break
@@ -81,7 +93,7 @@ class Writers:
                 if connection is not None:
                     connection.close()
                 connection = None
-                node = nodes[(nodes.index(node) + 1) % len(nodes)]
+                node = self._next(node)
                 self._stop.wait(0.02)  # nobody listens there: do not spin
                 continue
             if response.status == 200:
@@ -91,6 +103,11 @@ class Writers:
                 record.unknown.append(key)
             else:
                 record.refused += 1
+            if response.status == 410:  # it was removed: it will not take another
+                connection.close()
+                connection = None
+                node = self._next(node)
+            self._stop.wait(self._pause_seconds)
         if connection is not None:
             connection.close()
 

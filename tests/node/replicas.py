@@ -93,7 +93,9 @@ class World:
     """Three replicas and what is between them."""
 
     def __init__(self) -> None:
-        configuration = Configuration(members={i: Member(i) for i in IDS}, voters=frozenset(IDS))
+        configuration = Configuration(
+            members={i: Member(i, f"{i}:1") for i in IDS}, voters=frozenset(IDS)
+        )
         first = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
         self.wire: deque[Message] = deque()
         self.forwarded: deque[tuple[str, str, list[Batch]]] = deque()

@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from anchor.node.errors import MembershipError, NoLeader, RequestTimeout
+from anchor.node.joining import JoinOptions
 from anchor.node.membership import Membership
 from anchor.raft import Member
 from anchor.transport import Identification, JoinRequest, TransportError, Unreachable
@@ -41,6 +42,9 @@ class FakeTransport:
         """Say who is at home."""
         assert timeout_seconds > 0
         gevent.sleep(0)  # it takes a moment, in which others go on
+        member_id = address.partition(":")[0]
+        if member_id in IDS and member_id not in self._world.cut:
+            return Identification(member_id, 0, "c", address, "", "")
         if not address.endswith(":4"):
             raise Unreachable(f"{address}: connection refused")
         return NEW
@@ -60,6 +64,8 @@ def membership_of(world: World, member_id: str) -> Membership:
         directory=SimpleNamespace(identity=SimpleNamespace(cluster_id="c")),
         peers=(),
         itself=Member(member_id),
+        joining=JoinOptions(),
+        election_timeout_seconds=1.0,
     )
     node = SimpleNamespace(wake=lambda: None, die=print)
     return Membership(node, parts)  # type: ignore[arg-type]  # see above
@@ -93,7 +99,7 @@ def test_a_node_that_is_let_in_is_a_learner_that_shall_vote() -> None:
     world = World()
     leader = world.elect("n1")
     membership = membership_of(world, "n1")
-    while_the_world_turns(world, lambda: membership._admit(join_request(), soon()))
+    while_the_world_turns(world, lambda: membership._admitting.admit(join_request(), soon()))
     configuration = leader.raft.committed_configuration
     assert configuration.learners == {"n4"}
     assert configuration.members["n4"] == Member("n4", "host:4", "host:14", 44, promote=True)
@@ -105,7 +111,7 @@ def test_a_change_that_another_leader_overrules_is_not_reported_as_done() -> Non
     old = world.elect("n1")
     membership = membership_of(world, "n1")
     world.cut = {"n1"}
-    asking = gevent.spawn(membership._admit, join_request(), time.monotonic() + 5)
+    asking = gevent.spawn(membership._admitting.admit, join_request(), time.monotonic() + 5)
     gevent.sleep(0.01)
     world.run()
     world.tick(200)
@@ -124,12 +130,12 @@ def test_an_uncommitted_change_is_waited_for() -> None:
     world.cut = {"n2", "n3"}
     with pytest.raises(RequestTimeout):
         while_the_world_turns(
-            world, lambda: membership._admit(join_request(), time.monotonic() + 0.1)
+            world, lambda: membership._admitting.admit(join_request(), time.monotonic() + 0.1)
         )
     assert "n4" in world.replicas["n1"].raft.configuration.members
     with pytest.raises(RequestTimeout):
         while_the_world_turns(
-            world, lambda: membership._admit(join_request(), time.monotonic() + 0.1)
+            world, lambda: membership._admitting.admit(join_request(), time.monotonic() + 0.1)
         )
 
 
@@ -138,8 +144,8 @@ def test_two_nodes_cannot_get_in_under_one_id() -> None:
     world = World()
     leader = world.elect("n1")
     membership = membership_of(world, "n1")
-    first = gevent.spawn(membership._admit, join_request(incarnation=44), soon())
-    second = gevent.spawn(membership._admit, join_request("elsewhere:4"), soon())
+    first = gevent.spawn(membership._admitting.admit, join_request(incarnation=44), soon())
+    second = gevent.spawn(membership._admitting.admit, join_request("elsewhere:4"), soon())
     with pytest.raises(MembershipError):
         while_the_world_turns(world, second.get)
     while_the_world_turns(world, first.get)
@@ -160,7 +166,7 @@ def test_a_removal_is_judged_by_what_it_changes() -> None:
             learners=frozenset({"n5"}),
         )
     )
-    removal = gevent.spawn(membership._expel, "n2", soon(), forwarded=True)
+    removal = gevent.spawn(membership._removing.remove, "n2", soon(), forwarded=True)
     gevent.sleep(0.05)  # it waits for the change under way
     world.slow_disks = set()
     world.cut = {"n3"}

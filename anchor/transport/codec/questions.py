@@ -100,6 +100,8 @@ def encode_join(header: Header, request: JoinRequest) -> bytes:
         incarnation=request.incarnation,
         voter=request.voter,
         forwarded=request.forwarded,
+        replace=request.replace,
+        order=request.order,
     ).SerializeToString()
 
 
@@ -116,6 +118,8 @@ def decode_join(wire: bytes) -> tuple[Header, JoinRequest]:
         request.incarnation,
         request.voter,
         request.forwarded,
+        request.replace,
+        request.order,
     )
 
 
@@ -217,6 +221,10 @@ def encode_identification(identification: Identification) -> bytes:
         version=identification.version,
         oldest_protocol=identification.oldest_protocol,
         newest_protocol=identification.newest_protocol,
+        configuration=identification.configuration,
+        configuration_index=identification.configuration_index,
+        configuration_committed=identification.configuration_committed,
+        founders=identification.founders,
     ).SerializeToString()
 
 
@@ -237,6 +245,10 @@ def decode_identification(wire: bytes) -> Identification:
         response.version,
         response.oldest_protocol or 1,
         response.newest_protocol or 1,
+        response.configuration,
+        response.configuration_index,
+        response.configuration_committed,
+        tuple(response.founders),
     )
 
 
