@@ -144,7 +144,7 @@ def test_a_leader_cannot_forge_headers(client: TestClient, store: FakeStore) -> 
         (errors.RequestTimeout("x"), 504, "timeout", True),
         (errors.CommitUnknown("x"), 504, "commit_unknown", False),
         (errors.Overloaded("x"), 503, "overloaded", True),
-        (errors.DiskFull("x"), 507, "disk_full", False),
+        (errors.DiskFull("x"), 507, "disk_full", True),
         (errors.Stopping("x"), 503, "stopping", True),
         (errors.Removed("x"), 410, "removed", False),
         (errors.MembershipError("x", "unreachable"), 422, "unreachable", False),
