@@ -36,7 +36,10 @@ SHARE = 0.6
 the usual timeouts it outlasts the time a node waits for a leader."""
 
 MARGIN = 1.5
-"""A write is sent again only if this many times what the last try took is left."""
+"""A write is sent again only if this many times what the last try took is left, and"""
+
+RESERVE = 0.2
+"""this share of the whole time: cut short by the deadline, it would end as "unknown"."""
 
 _JSON_BYTES_MAX = 1 << 20
 
@@ -190,9 +193,8 @@ class Client:
                 if again.connected:
                     give_up = deadline
                 if again.connected and request.writes:
-                    # A write cut short by the deadline would end as "unknown": do not send one
-                    # that is likely to take longer than there is time.
-                    needs = max(needs, MARGIN * (time.monotonic() - now))
+                    took = time.monotonic() - now
+                    needs = max(needs, MARGIN * took, RESERVE * (deadline - started))
             else:
                 with self._lock:
                     self._preferred = at

@@ -94,7 +94,7 @@ def test_what_went_wrong_is_one_line_and_an_exit_code(
 ) -> None:
     """Scripts look at the code, people at the line."""
     with FakeNode(reply) as node:
-        done = run("put", "k", "v", "--endpoints", node.endpoint, "--timeout", "300ms")
+        done = run("put", "k", "v", "--endpoints", node.endpoint, "--timeout", "1s")
     assert done.returncode == code
     assert done.stdout == b""
     assert done.stderr.startswith(b"anchor: put k: " + said)
