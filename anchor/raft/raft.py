@@ -354,6 +354,17 @@ class Raft:
         self._election_elapsed_ticks = 0
         self._election_timeout_ticks = self._rng.randrange(least, 2 * least)
 
+    def _hasten_next_election(self) -> None:
+        """Somebody has voted for another: this term may stay without a leader.
+
+        Waiting a whole timeout for one would double the time a cluster is without. If somebody is
+        elected after all, it is heard before, or the pre-vote disturbs nobody.
+        """
+        soon = self._election_elapsed_ticks + self._rng.randrange(
+            self.options.election_timeout_ticks
+        )
+        self._election_timeout_ticks = min(self._election_timeout_ticks, soon)
+
     # ----------------------------------------------------------------- messages
 
     def send(self, message: Message) -> None:
@@ -451,6 +462,8 @@ class Raft:
         else:
             expected = self.role is Role.CANDIDATE and message.term == self.term
         if expected:
+            if self.role is Role.CANDIDATE and not message.vote_granted:
+                self._hasten_next_election()
             self._count_vote(message.sender, granted=message.vote_granted)
 
     def _count_vote(self, voter: str, *, granted: bool) -> None:

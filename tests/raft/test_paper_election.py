@@ -173,6 +173,20 @@ def test_a_split_vote_ends_in_a_new_election() -> None:
     assert len(cluster.leaders()) == 1
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_candidate_that_is_refused_waits_for_less_than_a_timeout(seed: int) -> None:
+    """§5.2: two who split the votes, the third being dead, try again soon, and not both at once."""
+    cluster = Cluster(3)
+    cluster["n1"].rng = random.Random(seed)
+    cluster["n1"].crash()
+    cluster["n1"].start()
+    n1 = campaigning(cluster)
+    n1.step(vote(n1.raft.term, granted=False, sender="n2"))
+    assert n1.raft.role is Role.CANDIDATE
+    n1.tick(cluster.options.election_timeout_ticks - 1)
+    assert n1.status()["role"] == "pre_candidate"
+
+
 def test_election_timeouts_are_spread_over_the_whole_interval() -> None:
     """§5.2: timeouts are chosen randomly from a fixed interval, [n, 2n) ticks, anew each time."""
     timeouts = []
