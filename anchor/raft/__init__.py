@@ -66,7 +66,8 @@ The pieces
 ====================  ===========================================================================
 ``raft.py``           the machine itself: terms, roles, what each message means, the Ready
 ``leadership.py``     what a member does while it leads
-``candidacy.py``      the votes of one campaign
+``following.py``      what a member does with what a leader sends
+``elections.py``      timers and votes; ``candidacy.py``: the votes of one campaign
 ``log.py``            the log: what is stored, what is still in memory, what is committed
 ``progress.py``       the leader's view of one member: probe, replicate, snapshot; the window
 ``configuration.py``  members, joint quorums, which change may follow which

@@ -6,10 +6,11 @@ from collections import deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from anchor.raft.candidacy import Candidacy
 from anchor.raft.configuration import Configuration, Configurations
+from anchor.raft.elections import Elections
 from anchor.raft.entry import Entry, EntryKind
-from anchor.raft.errors import InvalidMessage, LogError, NotLeader, NotReady
+from anchor.raft.errors import InvalidMessage, NotLeader, NotReady
+from anchor.raft.following import Following
 from anchor.raft.interface import (
     HardState,
     LogStorage,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from anchor.raft.progress import Progress
 
-NO_ROOM_PROTOCOL = 2  # the first in which an answer can say so
 NO_PROGRESS: Mapping[str, Progress] = MappingProxyType({})
 
 
@@ -65,7 +65,6 @@ class Raft:
     ) -> None:
         self.id = member_id
         self.options = options
-        self._rng = rng
         hard_state = storage.hard_state()
         self.term = hard_state.term
         self.voted_for = hard_state.voted_for
@@ -75,17 +74,11 @@ class Raft:
         self.log = Log(storage, applied_index, options.max_log_cache_bytes)
         self.has_room = True
         self._was_member = False
-        self._told_removed = False
+        self.is_told_removed = False
         self._configurations = self._load_configurations(storage)
+        self._following = Following(self)
         self._leadership: Leadership | None = None
-        self._candidacy = Candidacy()
-        self._election_elapsed_ticks = 0
-        self._election_timeout_ticks = 0
-        self._start_election_timer()
-        # §6, thesis §4.2.3: for an election timeout after it has heard a leader, a member gives
-        # nobody its vote, itself included; leases count on it (§6.4.1), whatever term others
-        # talk of meanwhile. It may have heard one just before it was restarted.
-        self._withholding_ticks = options.election_timeout_ticks if self.term else 0
+        self._elections = Elections(self, rng)
         self._number = 0
         self._writes: deque[Write] = deque()
         self._hard_state = hard_state  # the last one handed out
@@ -167,7 +160,7 @@ class Raft:
     @property
     def is_removed(self) -> bool:
         """Whether it was a member once, and a committed configuration has it no more."""
-        return self._told_removed or (
+        return self.is_told_removed or (
             self._was_member
             and self.id not in self.committed_configuration.members
             and self.id not in self.configuration.members
@@ -182,38 +175,14 @@ class Raft:
     def tick(self, elapsed_ticks: int = 1) -> None:
         """Time passed. The timers advance by one only: who was paused was not listening."""
         self.now_ticks += elapsed_ticks
-        if self._withholding_ticks:
-            self._withholding_ticks -= 1
-        if self._leadership is not None:
-            self._leadership.tick()
-            return
-        self._election_elapsed_ticks += 1
-        if self._election_elapsed_ticks >= self._election_timeout_ticks:
-            if self.role is Role.FOLLOWER:
-                self.leader_id = None  # also where it has no vote and cannot do more about it
-            self.campaign()
+        leadership = self._leadership
+        self._elections.tick()
+        if leadership is not None:
+            leadership.tick()
 
     def campaign(self) -> None:
         """Try to become leader, if this member has a vote itself and may give it."""
-        self._start_election_timer()
-        if self._leadership is not None or not self._may_campaign():
-            return
-        if not self._withholding_ticks or self.configuration.is_quorum({self.id}):
-            self.become_pre_candidate()
-
-    def _may_campaign(self) -> bool:
-        """Whether it has a vote, or loses it by a change that is not committed.
-
-        Thesis §4.2.2: such a member may hold the only log that can win, and finishes the change.
-        Its own vote then counts in no majority it is not part of. Without room it could not even
-        append the entry that a new leader begins with.
-        """
-        if self._told_removed or not self.has_room:
-            return False
-        if self.configuration.has_vote(self.id):
-            return True
-        is_pending = self.configuration_index > self.log.commit_index
-        return is_pending and self.committed_configuration.has_vote(self.id)
+        self._elections.campaign()
 
     def propose(self, payloads: Sequence[bytes]) -> Proposed:
         """Append commands, each an entry.
@@ -267,7 +236,7 @@ class Raft:
         better, and does not listen.
         """
         if self._leadership is None:
-            self._told_removed = True
+            self.is_told_removed = True
             self.become_follower(self.term, None)
 
     def step_down(self) -> None:
@@ -312,7 +281,7 @@ class Raft:
         if self._leadership is not None:
             self._aborted_reads += self._leadership.abort()
             self._leadership = None
-            self._start_election_timer()
+            self._elections.start_timer()
         # Otherwise the timer runs on: only a leader, or a vote given, puts the election off.
         if term > self.term:
             self.term = term
@@ -324,22 +293,13 @@ class Raft:
         """Thesis §9.6: ask whether a campaign could succeed, before disturbing anybody's term."""
         self.role = Role.PRE_CANDIDATE
         self.leader_id = None
-        self._candidacy = Candidacy()
-        self._count_vote(self.id, granted=True)
-        if self.role is Role.PRE_CANDIDATE:
-            self._request_votes(self.term + 1, pre_vote=True)
 
-    def become_candidate(self, *, leadership_transfer: bool = False) -> None:
-        """§5.2: a new term, a vote for itself, and the question to all others."""
+    def become_candidate(self) -> None:
+        """§5.2: a new term, and a vote for itself."""
         self.role = Role.CANDIDATE
         self.leader_id = None
         self.term += 1
         self.voted_for = self.id
-        self._candidacy = Candidacy()
-        self._start_election_timer()
-        # Its own vote counts like any other: once it is on disk.
-        self._promises.append(RequestVoteResponse(self.term, self.id, self.id, vote_granted=True))
-        self._request_votes(self.term, pre_vote=False, leadership_transfer=leadership_transfer)
 
     def become_leader(self) -> None:
         """§5.2: a majority wants it."""
@@ -347,23 +307,6 @@ class Raft:
         self.leader_id = self.id
         self._leadership = Leadership(self)
         self._leadership.take_office()
-
-    def _start_election_timer(self) -> None:
-        """§5.2: randomised, so that splits are rare and do not repeat."""
-        least = self.options.election_timeout_ticks
-        self._election_elapsed_ticks = 0
-        self._election_timeout_ticks = self._rng.randrange(least, 2 * least)
-
-    def _hasten_next_election(self) -> None:
-        """Somebody has voted for another: this term may stay without a leader.
-
-        Waiting a whole timeout for one would double the time a cluster is without. If somebody is
-        elected after all, it is heard before, or the pre-vote disturbs nobody.
-        """
-        soon = self._election_elapsed_ticks + self._rng.randrange(
-            self.options.election_timeout_ticks
-        )
-        self._election_timeout_ticks = min(self._election_timeout_ticks, soon)
 
     # ----------------------------------------------------------------- messages
 
@@ -376,21 +319,21 @@ class Raft:
         check(message)
         match message:
             case AppendEntries():
-                self._on_append_entries(message)
+                self._following.on_append_entries(message)
             case AppendEntriesResponse():
                 if self._leads_in(message):
                     self._lead().on_append_response(message)
             case RequestVote():
-                self._on_request_vote(message)
+                self._elections.on_request_vote(message)
             case RequestVoteResponse():
-                self._on_vote_response(message)
+                self._elections.on_vote_response(message)
             case InstallSnapshot():
-                self._on_install_snapshot(message)
+                self._following.on_install_snapshot(message)
             case InstallSnapshotResponse():
                 if self._leads_in(message):
                     self._lead().on_snapshot_response(message)
             case TimeoutNow():
-                self._on_timeout_now(message)
+                self._elections.on_timeout_now(message)
             case _:
                 raise InvalidMessage(f"{message.sender}: {type(message).__name__} is no message")
 
@@ -400,171 +343,35 @@ class Raft:
             self.become_follower(message.term, None)
         return message.term == self.term and self._leadership is not None
 
-    # ----------------------------------------------------------------- elections
+    # ----------------------------------------------------------------- what both roles need
 
-    def _request_votes(
-        self, term: int, *, pre_vote: bool, leadership_transfer: bool = False
-    ) -> None:
-        configuration = self.configuration
-        # A candidate asks once its term and its own vote are on disk: otherwise it could lead,
-        # crash, forget that, be elected in the same term again, and fill the same index twice.
-        # A pre-vote changes nothing, so it need not wait.
-        outbox = self._messages if pre_vote else self._promises
-        for voter in sorted((configuration.voters | configuration.voters_outgoing) - {self.id}):
-            outbox.append(
-                RequestVote(
-                    term,
-                    self.id,
-                    voter,
-                    self.log.last_index,
-                    self.log.last_term,
-                    pre_vote,
-                    leadership_transfer,
-                )
-            )
+    def promise(self, message: Message) -> None:
+        """Hand a message out once everything before it is durable."""
+        self._promises.append(message)
 
-    def _on_request_vote(self, message: RequestVote) -> None:
-        """Figure 2, RequestVote; anybody may ask.
+    @property
+    def durable_term(self) -> int:
+        """The newest term that the disk knows of."""
+        return self._durable_term
 
-        Whether the candidate is a member, or this one itself, is not looked at: either of them
-        may know a newer configuration than the other, and a vote withheld for that can block a
-        cluster for good (thesis §4.2.2).
-        """
-        withholds = self._withholding_ticks > 0 or self._leadership is not None
-        if withholds and not message.leadership_transfer:
-            return  # §6, thesis §4.2.3: nobody may disturb a working leader, its term least
-        if message.term > self.term and not message.pre_vote:
-            self.become_follower(message.term, None)
-        up_to_date = self.log.is_up_to_date(message.last_log_index, message.last_log_term)
-        if message.pre_vote:
-            # A promise of nothing, so nothing is remembered of it.
-            granted = up_to_date and message.term > self.term
-            term = message.term if granted else self.term
-        else:
-            free = self.voted_for in {None, message.sender}
-            granted = up_to_date and message.term == self.term and free
-            term = self.term
-        if granted and not message.pre_vote:
-            self.voted_for = message.sender
-            self._start_election_timer()
-        self._promises.append(
-            RequestVoteResponse(term, self.id, message.sender, granted, message.pre_vote)
-        )
-
-    def _on_vote_response(self, message: RequestVoteResponse) -> None:
-        granted_pre_vote = message.pre_vote and message.vote_granted
-        if message.term > self.term and not granted_pre_vote:
-            self.become_follower(message.term, None)
-            return
-        if message.pre_vote:
-            asked_term = self.term + 1 if message.vote_granted else self.term
-            expected = self.role is Role.PRE_CANDIDATE and message.term == asked_term
-        else:
-            expected = self.role is Role.CANDIDATE and message.term == self.term
-        if expected:
-            if self.role is Role.CANDIDATE and not message.vote_granted:
-                self._hasten_next_election()
-            self._count_vote(message.sender, granted=message.vote_granted)
-
-    def _count_vote(self, voter: str, *, granted: bool) -> None:
-        self._candidacy.count(voter, granted=granted)
-        if self._candidacy.is_won(self.configuration):
-            if self.role is Role.PRE_CANDIDATE:
-                self.become_candidate()
-            else:
-                self.become_leader()
-        elif self._candidacy.is_lost(self.configuration):
-            self.become_follower(self.term, None)
-
-    def _on_timeout_now(self, message: TimeoutNow) -> None:
-        """Thesis §3.10: the leader asks for it, so no pre-vote, and voters need not wait."""
-        if message.term < self.term or self._leadership is not None:
-            return
-        if message.term > self.term:
-            self.become_follower(message.term, message.sender)
-        if self._may_campaign():
-            self.become_candidate(leadership_transfer=True)
-
-    # ----------------------------------------------------------------- following
-
-    def _on_append_entries(self, message: AppendEntries) -> None:
-        """Figure 2, AppendEntries."""
-        if message.term < self.term:
-            self._refuse_append(message, 0, 0)
-            return
-        self._check_against_committed(message)
-        self._follow(message)
-        if not self.has_room and not self.cluster_speaks(NO_ROOM_PROTOCOL):
-            return  # the leader would press on after any answer it understands
-        prev = message.prev_log_index
-        if prev > self.log.commit_index and not self.log.matches(prev, message.prev_log_term):
-            hint = self.log.last_not_after(min(prev, self.log.last_index), message.prev_log_term)
-            self._refuse_append(message, hint, self._term_or_zero(hint))
-            return
-        entries = message.entries if self.has_room else self._held_already(message.entries)
-        self._append_from_leader(entries)
-        last_new_index = prev + len(entries)
-        self.commit_to(min(message.commit_index, last_new_index))
-        self._acknowledge(message, last_new_index)
-
-    def _check_against_committed(self, message: AppendEntries) -> None:
-        """Leader Completeness (§5.4): no leader contradicts what is committed."""
-        if self._leadership is not None and message.term == self.term:
-            raise InvalidMessage(f"{message.sender} claims to lead term {self.term} too")
-        commit_index = self.log.commit_index
-        places = [(message.prev_log_index, message.prev_log_term)]
-        places += [(entry.index, entry.term) for entry in message.entries]
-        for index, term in places:
-            if index > commit_index:
-                break
-            # What is compacted cannot be compared, and need not be.
-            if self._term_or_zero(index) not in {0, term}:
-                raise InvalidMessage(f"{message.sender} contradicts committed entry {index}")
-
-    def _term_or_zero(self, index: int) -> int:
-        try:
-            return self.log.term(index)
-        except LogError:
-            return 0
-
-    def _follow(self, message: Message) -> None:
+    def follow(self, message: Message) -> None:
         """Whoever sends this leads the message's term (§5.2)."""
         if message.term > self.term or self.role is not Role.FOLLOWER:
             self.become_follower(message.term, message.sender)
         self.leader_id = message.sender
-        self._told_removed = False
-        self._start_election_timer()
-        self._withholding_ticks = self.options.election_timeout_ticks
-
-    def _held_already(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """As many of these as are in the log already: there is no room for others."""
-        if not entries:
-            return entries
-        known = max(0, self.log.commit_index - entries[0].index + 1)
-        position = self.log.first_conflict(entries[known:])
-        return entries if position is None else entries[: known + position]
-
-    def _append_from_leader(self, entries: Sequence[Entry]) -> None:
-        # Entries up to the commit index are here, or compacted: they need no comparing.
-        known = max(0, self.log.commit_index - entries[0].index + 1) if entries else 0
-        entries = entries[known:]
-        position = self.log.first_conflict(entries)
-        if position is None:
-            return
-        fresh = entries[position:]
-        if fresh[0].index <= self.log.last_index:
-            self.log.truncate(fresh[0].index)
-            self._configurations.truncate(fresh[0].index)
-        self.log.append(fresh)
-        for entry in fresh:
-            if entry.kind is EntryKind.CONFIGURATION:
-                self.put_into_force(entry.index, Configuration.decode(entry.payload))
+        self.is_told_removed = False
+        self._elections.heard_leader()
 
     def put_into_force(self, index: int, configuration: Configuration) -> None:
         """§6: a configuration counts from the moment it is appended."""
         self._configurations.append(index, configuration)
         if self._leadership is not None:
             self._leadership.configuration_changed()
+
+    def truncate(self, index: int) -> None:
+        """§5.3: forget what contradicts the leader, from here on."""
+        self.log.truncate(index)
+        self._configurations.truncate(index)
 
     def commit_to(self, index: int) -> None:
         """Commit up to there, if that is news."""
@@ -577,88 +384,13 @@ class Raft:
         if self._leadership is not None:
             self._leadership.committed()
 
-    def _acknowledge(self, message: AppendEntries, match_index: int) -> None:
-        """Figure 2: answer once what is acknowledged is on disk.
-
-        A heartbeat is answered at once, with as much as is on disk already: otherwise a slow disk
-        would look like a dead member.
-        """
-        outbox = self._promises
-        if not message.entries and self._durable_term == self.term:
-            outbox = self._messages
-            match_index = min(match_index, self.log.persisted_index)
-        outbox.append(
-            AppendEntriesResponse(
-                self.term,
-                self.id,
-                message.sender,
-                success=True,
-                match_index=match_index,
-                rejected_index=0,
-                conflict_index=0,
-                conflict_term=0,
-                read_round=message.read_round,
-                session=message.session,
-                no_room=not self.has_room,
-            )
-        )
-
-    def _refuse_append(
-        self, message: AppendEntries, conflict_index: int, conflict_term: int
-    ) -> None:
-        # Sessions and rounds are counted anew in each term: under a later one the echo of a
-        # message of an old term could pass for an answer to the present.
-        is_present = message.term == self.term
-        self._promises.append(
-            AppendEntriesResponse(
-                self.term,
-                self.id,
-                message.sender,
-                success=False,
-                match_index=0,
-                rejected_index=message.prev_log_index,
-                conflict_index=conflict_index,
-                conflict_term=conflict_term,
-                read_round=message.read_round if is_present else 0,
-                session=message.session if is_present else 0,
-            )
-        )
-
-    # ----------------------------------------------------------------- snapshots
-
-    def _on_install_snapshot(self, message: InstallSnapshot) -> None:
-        """§7. The shell has the files; this decides whether they become the state."""
-        if message.term < self.term:
-            self._answer_snapshot(message, success=False, match_index=0)
-            return
-        if self._leadership is not None and message.term == self.term:
-            raise InvalidMessage(f"{message.sender} claims to lead term {self.term} too")
-        self._follow(message)
+    def install(self, message: InstallSnapshot) -> None:
+        """§7: begin anew with this snapshot, in place of log and state."""
         snapshot = message.snapshot
-        index = snapshot.last_included_index
-        if index <= self.log.commit_index:
-            self._answer_snapshot(message, success=True, match_index=self.log.commit_index)
-        elif self.log.matches(index, snapshot.last_included_term):
-            self.commit_to(index)  # the log has it all, and goes on after it
-            self._answer_snapshot(message, success=True, match_index=index)
-        else:
-            self._snapshot = message
-            self.log.restore(snapshot)
-            self._configurations = Configurations(
-                snapshot.configuration, snapshot.configuration_index
-            )
-            self._was_member |= self.id in snapshot.configuration.members
-            self._answer_snapshot(message, success=True, match_index=index)
-
-    def _answer_snapshot(
-        self, message: InstallSnapshot, *, success: bool, match_index: int
-    ) -> None:
-        session = message.session if message.term == self.term else 0
-        self._promises.append(
-            InstallSnapshotResponse(
-                self.term, self.id, message.sender, success, match_index, session
-            )
-        )
+        self._snapshot = message
+        self.log.restore(snapshot)
+        self._configurations = Configurations(snapshot.configuration, snapshot.configuration_index)
+        self._was_member |= self.id in snapshot.configuration.members
 
     # ----------------------------------------------------------------- Ready
 
