@@ -83,6 +83,7 @@ class Admitting:
 
     def _admit_as_leader(self, request: JoinRequest, deadline: float) -> Member:
         member = self._known_as(request, self._raft.configuration)
+        found: Identification | None = None
         if member is None:
             # A member is answered all the same: it may wait for nothing else to take part.
             self._changes.check_free()
@@ -97,9 +98,11 @@ class Admitting:
             )
         elif not request.incarnation:
             self._check_not_wiped(member)
-        joining = member
+        joining, dialled = member, found
 
         def with_learner(configuration: Configuration) -> Configuration:
+            if dialled is not None:
+                check_joiner(dialled, configuration)
             # Asked again of the configuration that is changed: there may have been another.
             if self._known_as(request, configuration) is not None:
                 return configuration

@@ -115,8 +115,12 @@ class Departure:
         return known
 
     def _find_out(self) -> None:
+        raft = self._raft
+        before = (raft.term, raft.configuration_index)
         reports = self._ask()
-        if self._raft.leader_id is None and proves_departure(self._itself, reports):
+        # Asking takes seconds, in which it may have been let in again.
+        unchanged = raft.leader_id is None and before == (raft.term, raft.configuration_index)
+        if unchanged and proves_departure(self._itself, reports):
             self._raft.told_removed()
             says = ", ".join(sorted(report.member_id for report in reports))
             _log.warning("was removed while it was away, as %s say", says)

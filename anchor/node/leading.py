@@ -10,6 +10,7 @@ import gevent
 
 from anchor.node.errors import (
     NOT_A_VOTER,
+    QUORUM_WOULD_BE_LOST,
     TRANSFER_FAILED,
     TRANSFER_IN_PROGRESS,
     UNREACHABLE,
@@ -57,14 +58,33 @@ class Leading:
             gevent.sleep(LOOK_SECONDS)
 
     def hand_over_for_good(self, grace_seconds: float) -> None:
-        """As leader: let any voter with room take over, by an election if need be.
+        """As leader: let a voter with room take over, by an election if need be.
 
-        Where there is none, it leads on: it may still answer reads.
+        Where there is none, it leads on: it may still answer reads. So it does while that voter
+        lacks entries: it could not be elected, and those without room do not campaign.
         """
         self.hand_over(grace_seconds)
-        if self._raft.role is Role.LEADER and self._best() is not None:
-            self._raft.step_down()
+        raft = self._raft
+        candidate = self._best()
+        if (
+            raft.role is Role.LEADER
+            and candidate is not None
+            and raft.progress[candidate].match_index == raft.last_log_index
+        ):
+            raft.step_down()
             self._changes.wake()
+
+    def check_successor(self, voters: Collection[str]) -> None:
+        """As leader about to go: raise MembershipError if none of these voters could lead.
+
+        Those whose disks are full do not campaign.
+        """
+        progress = self._raft.progress
+        if not any(voter in progress and progress[voter].has_room for voter in voters):
+            raise MembershipError(
+                "none of the voters that would be left has room on its disk, so none could lead",
+                QUORUM_WOULD_BE_LOST,
+            )
 
     def _best(self, among: Collection[str] | None = None) -> str | None:
         """The reachable voter with room whose log is furthest."""
@@ -95,6 +115,8 @@ class Leading:
             raise MembershipError(f"{target} is no voter of this cluster", NOT_A_VOTER)
         if not self._transport.connected(target):
             raise MembershipError(f"{target} cannot be reached", UNREACHABLE)
+        if not raft.progress[target].has_room:
+            raise MembershipError(f"the disk of {target} is full", TRANSFER_FAILED)
         self._begin(target)
         # The core gives up after an election timeout, and leads on.
         until = min(deadline, time.monotonic() + 2 * self._election_timeout_seconds)

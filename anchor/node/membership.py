@@ -29,9 +29,9 @@ from anchor.node.admitting import Admitting
 from anchor.node.changing import Changes, answer_of
 from anchor.node.departure import Departure
 from anchor.node.digests import Digests
-from anchor.node.errors import NOT_A_MEMBER, MembershipError, NodeError
+from anchor.node.errors import NOT_A_MEMBER, MembershipError, NodeError, Removed
 from anchor.node.joining import Joiner
-from anchor.node.leading import Leading
+from anchor.node.leading import LOOK_SECONDS, Leading
 from anchor.node.members import leader_of, members_of
 from anchor.node.removing import Removing
 from anchor.node.replacing import Replacing, is_caught_up
@@ -79,6 +79,7 @@ class Membership:
             lambda: self.cluster_id,
             parts.election_timeout_seconds,
         )
+        self._election_timeout_seconds = parts.election_timeout_seconds
         self._changes = Changes(node, parts)
         self.leading = Leading(self._changes, parts.election_timeout_seconds)
         self._removing = Removing(self._changes, self.leading)
@@ -175,7 +176,11 @@ class Membership:
 
     def expel(self, member_id: str, timeout_seconds: float) -> None:
         """Let a member go; returns once it is out. Raises a NodeError."""
-        self._removing.remove(member_id, time.monotonic() + timeout_seconds, forwarded=False)
+        try:
+            self._removing.remove(member_id, time.monotonic() + timeout_seconds, forwarded=False)
+        except Removed:
+            if member_id != self._raft.id:
+                raise
 
     def promote(self, member_id: str, timeout_seconds: float) -> None:
         """Give a learner a vote; returns once it has it. Raises a NodeError."""
@@ -193,7 +198,15 @@ class Membership:
 
     def transfer_leadership(self, member_id: str, timeout_seconds: float) -> None:
         """Let this voter lead, or any other if it is empty; returns once it does."""
+        before = self._raft.leader_id
         self._order(orders.Transfer(member_id), time.monotonic() + timeout_seconds)
+        # The old leader has answered; this node may still have to hear of the new one.
+        until = time.monotonic() + self._election_timeout_seconds
+        while time.monotonic() < until:
+            leader_id = self._raft.leader_id
+            if leader_id == member_id or (leader_id not in {None, before} and not member_id):
+                return
+            gevent.sleep(LOOK_SECONDS)
 
     def _order(self, order: orders.Order, deadline: float, *, forwarded: bool = False) -> None:
         request = JoinRequest("", "", "", forwarded=True, order=orders.encode(order))
@@ -258,7 +271,7 @@ class Membership:
 
     def on_remove(self, request: RemoveRequest, timeout_seconds: float) -> RemoveResponse:
         """Answer a node that passes a removal on."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + PASSED_ON_SHARE * timeout_seconds
         try:
             self._removing.remove(request.member_id, deadline, forwarded=True)
         except NodeError as error:

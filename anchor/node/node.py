@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -121,7 +122,8 @@ class Node:
         self.forwarding = Forwarding(self.replica, parts.transport)
         self.membership = Membership(self, parts)
         self.space = Space(parts.directory, parts.quota_bytes)
-        self._making_room = False
+        self._handing_over = False
+        self._tidying = False
         self._backups = Backups(parts.directory, parts.version)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
@@ -175,6 +177,8 @@ class Node:
         self._sender.stop()
         self._transport.stop(0.3)
         self._backups.end_all(timeout_seconds=0.5)
+        with suppress(gevent.Timeout), gevent.Timeout(1):
+            self._parts.receptions.forget()
         if self.snapshots.stop(timeout_seconds=2.0) and self._disk.stop(timeout_seconds=1.0):
             self._parts.directory.close()
         else:
@@ -259,22 +263,27 @@ class Node:
         refusal = space.refusal(b"") if space.is_full else None
         if refusal is not None:
             self.replica.writes.fail_gathered(refusal)
-        if not self._making_room and (
-            (space.is_full and raft.role is Role.LEADER) or space.is_tidying_due(self.applied_index)
-        ):
-            self._making_room = True
-            gevent.spawn(self._guard, self._make_room)
+        if space.is_full and raft.role is Role.LEADER and not self._handing_over:
+            self._handing_over = True
+            gevent.spawn(self._guard, self._hand_over)
+        if space.is_tidying_due(self.applied_index) and not self._tidying:
+            self._tidying = True
+            gevent.spawn(self._guard, self._tidy)
 
-    def _make_room(self) -> None:
-        """Let somebody lead who has room; find out whether deletions have made some."""
+    def _hand_over(self) -> None:
+        """Let somebody lead who has room."""
         try:
-            if self.space.is_full:
-                self.membership.leading.hand_over_for_good(self._parts.election_timeout_seconds)
-            else:
-                index = self.applied_index
-                self.snapshots.alone(lambda: self.space.tidy(index))
+            self.membership.leading.hand_over_for_good(self._parts.election_timeout_seconds)
         finally:
-            self._making_room = False
+            self._handing_over = False
+
+    def _tidy(self) -> None:
+        """Find out whether deletions have made room. That may take minutes."""
+        try:
+            index = self.applied_index
+            self.snapshots.alone(lambda: self.space.tidy(index))
+        finally:
+            self._tidying = False
 
     def _sweep(self) -> None:
         now = time.monotonic()

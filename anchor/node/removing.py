@@ -10,6 +10,7 @@ import gevent
 
 from anchor.node.changing import answer_of
 from anchor.node.errors import LAST_VOTER, QUORUM_WOULD_BE_LOST, MembershipError
+from anchor.raft import Role
 from anchor.transport import RemoveRequest, TransportError
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ class Removing:
         if member_id == self._raft.id:
             # Who goes on shall lead the removal, so that there is no silence after it.
             self._leading.hand_over(max(0.1, (deadline - time.monotonic()) / 2))
+            if self._raft.role is Role.LEADER:
+                self._leading.check_successor(configuration.voters - {member_id})
 
         def without(configuration: Configuration) -> Configuration:
+            self._changes.check_free()
             self.check(member_id, configuration)
             return replace(
                 configuration,

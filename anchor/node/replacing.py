@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from anchor.node.errors import CHANGE_IN_PROGRESS, MembershipError
+from anchor.node.versions import check_joiner
 from anchor.raft import Configuration, Member, NotLeader, Role
 from anchor.transport import Identification, JoinRequest
 
@@ -85,15 +86,19 @@ class Replacing:
         if not force and voters != raft.configuration.voters:
             self._removing.ask_for_quorum(voters, "then", found)
         newcomers = [_newcomer(t, found[t.id]) for t in targets if t.id in found]
-        self._let_in(newcomers, deadline)
+        self._let_in(newcomers, found, deadline)
         self._await_caught_up(voters - raft.configuration.voters, deadline)
         if raft.id not in voters:
             grace = max(0.1, (deadline - time.monotonic()) / 2)
             self._leading.hand_over(grace, among=voters & raft.configuration.voters)
             if raft.role is not Role.LEADER:
                 raise NotLeader(raft.leader_id)
+            self._leading.check_successor(voters)
 
         def to_target(configuration: Configuration) -> Configuration:
+            gone = [target.id for target in targets if target.id not in configuration.members]
+            if gone:
+                raise MembershipError(f"{gone[0]} was removed meanwhile", CHANGE_IN_PROGRESS)
             check(configuration)
             return target_of(configuration, targets)
 
@@ -133,10 +138,14 @@ class Replacing:
         except MembershipError as error:
             return error  # for the greenlet that waits, not for this one's log
 
-    def _let_in(self, newcomers: Sequence[Member], deadline: float) -> None:
+    def _let_in(
+        self, newcomers: Sequence[Member], found: Mapping[str, Identification], deadline: float
+    ) -> None:
         ids = {member.id for member in newcomers}
 
         def with_learners(configuration: Configuration) -> Configuration:
+            for member_id in ids:
+                check_joiner(found[member_id], configuration)
             fresh = {m.id: m for m in newcomers if m.id not in configuration.members}
             return replace(
                 configuration,
@@ -160,11 +169,15 @@ class Replacing:
 
 
 def is_caught_up(changes: Changes, member_id: str) -> bool:
-    """As leader: whether a member has answered of late and has nearly all that is committed."""
+    """As leader: whether a member has room, and has nearly all that is committed.
+
+    One without room would count among the voters and acknowledge nothing.
+    """
     progress = changes.raft.progress.get(member_id)
     return (
         progress is not None
         and progress.recently_active
+        and progress.has_room
         and progress.match_index > 0
         and progress.match_index + CAUGHT_UP_ENTRIES >= changes.raft.commit_index
     )
@@ -178,7 +191,7 @@ def _newcomer(target: TargetMember, found: Identification) -> Member:
 
 def target_of(configuration: Configuration, targets: Sequence[TargetMember]) -> Configuration:
     """The configuration that has these members and parts; all of them are members already."""
-    known = {target.id: configuration.members[target.id] for target in targets}
+    known = configuration.members
     members = {
         target.id: replace(
             known[target.id],
@@ -188,7 +201,12 @@ def target_of(configuration: Configuration, targets: Sequence[TargetMember]) -> 
         for target in targets
     }
     voters = frozenset(target.id for target in targets if target.voter)
-    return Configuration(members, voters, learners=frozenset(members) - voters)
+    return Configuration(
+        members,
+        voters,
+        learners=frozenset(members) - voters,
+        protocol_version=configuration.protocol_version,
+    )
 
 
 def is_as_wished(configuration: Configuration, targets: Sequence[TargetMember]) -> bool:

@@ -174,6 +174,8 @@ class Snapshots:
                 self._wait_for_space(error)
 
     def _is_due(self) -> bool:
+        if self._raft.is_removed:
+            return False  # the log is all that says so after a restart; and it grows no more
         log = self._directory.log
         newest = self.newest
         snapshot_index = newest.last_included_index if newest else 0

@@ -15,6 +15,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import gevent
+
 from anchor.node.errors import UNSUPPORTED_PROTOCOL, MembershipError
 from anchor.raft import Refused
 from anchor.settings import NEWEST_PROTOCOL
@@ -23,7 +25,7 @@ from anchor.transport import TransportError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anchor.raft import Configuration, Raft
+    from anchor.raft import Configuration, Member, Raft
     from anchor.transport import Identification, Transport
 
 _log = logging.getLogger("anchor.membership")
@@ -46,8 +48,8 @@ class Protocols:
     def agree(self) -> bool:
         """As leader, propose the newest protocol that all speak; whether there is one to propose.
 
-        Blocks for a call to each member, at most every two seconds, and for none once the cluster
-        speaks all that this version does.
+        Blocks for a call, to all members at once, at most every two seconds, and for none once
+        the cluster speaks all that this version does.
         """
         configuration = self._raft.committed_configuration
         if configuration.protocol_version >= NEWEST_PROTOCOL:
@@ -55,7 +57,9 @@ class Protocols:
         if self._clock() - self._asked_at < ASK_SECONDS:
             return False
         self._asked_at = self._clock()
-        newest = min([NEWEST_PROTOCOL, *map(self._newest_of, self._others(configuration))])
+        asking = [gevent.spawn(self._newest_of, member) for member in self._others(configuration)]
+        gevent.joinall(asking)
+        newest = min([NEWEST_PROTOCOL, *(greenlet.get() for greenlet in asking)])
         # What was asked about may have changed meanwhile.
         if newest <= configuration.protocol_version or self._raft.configuration != configuration:
             return False
@@ -66,15 +70,17 @@ class Protocols:
         _log.info("all members speak protocol %d: the cluster does from now on", newest)
         return True
 
-    def _others(self, configuration: Configuration) -> list[str]:
+    def _others(self, configuration: Configuration) -> list[Member]:
         members = configuration.members
-        return [members[i].address for i in sorted(members.keys() - {self._raft.id})]
+        return [members[i] for i in sorted(members.keys() - {self._raft.id})]
 
-    def _newest_of(self, address: str) -> int:
+    def _newest_of(self, member: Member) -> int:
         try:
-            return self._transport.identify(address, CALL_SECONDS).newest_protocol
+            found = self._transport.identify(member.address, CALL_SECONDS)
         except TransportError:
             return 0  # who does not answer may be an old one
+        itself = found.member_id == member.id and member.incarnation in {0, found.incarnation}
+        return found.newest_protocol if itself else 0
 
 
 def check_joiner(found: Identification, configuration: Configuration) -> None:

@@ -358,9 +358,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--snapshot-entries", type=int, default=200)
     arguments = parser.parse_args()
+    # Few, so that who joins or was away is sent a snapshot as often as the log.
+    flags = ("--snapshot-entries", str(arguments.snapshot_entries))
     with tempfile.TemporaryDirectory() as directory:
-        soak = run(arguments.changes, arguments.seed, Path(directory))
+        soak = run(arguments.changes, arguments.seed, Path(directory), *flags)
     late = [f"{kind}: {gap:.2f} s" for gap, kind in soak.gaps if gap >= GAP_SECONDS_MAX]
     if late:
         print(f"{len(late)} changes kept clients waiting for over {GAP_SECONDS_MAX} s: {late}")

@@ -36,7 +36,7 @@ def another(directory: Path, number: int, cluster: Cluster, *flags: str) -> Node
 
 def test_random_changes_under_load_lose_nothing_and_split_nothing(tmp_path: Path) -> None:
     """A slice of what ``tests.cluster.membership`` does for hours."""
-    soak = run(5, 3, tmp_path)
+    soak = run(5, 3, tmp_path, "--snapshot-entries", "200")
     assert sum(soak.done.values()) == 5
 
 

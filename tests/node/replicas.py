@@ -19,6 +19,7 @@ from anchor.raft import (
     Refused,
     SnapshotMetadata,
 )
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import MemoryLog
 from tests.node.test_writes import Client
 
@@ -92,9 +93,11 @@ class Outside:
 class World:
     """Three replicas and what is between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol_version: int = NEWEST_PROTOCOL) -> None:
         configuration = Configuration(
-            members={i: Member(i, f"{i}:1") for i in IDS}, voters=frozenset(IDS)
+            members={i: Member(i, f"{i}:1") for i in IDS},
+            voters=frozenset(IDS),
+            protocol_version=protocol_version,
         )
         first = Entry(1, 1, EntryKind.CONFIGURATION, configuration.encode())
         self.wire: deque[Message] = deque()

@@ -164,6 +164,8 @@ class Core:
         self.configuration = self.committed_configuration = configuration
         self.leader_id: str | None = None
         self.is_removed = False
+        self.term = 7
+        self.configuration_index = 3
 
     def told_removed(self) -> None:
         """It is out."""
@@ -208,3 +210,20 @@ def test_it_asks_nobody_while_somebody_leads() -> None:
     core.leader_id = None
     departure._find_out()
     assert core.is_removed
+
+
+def test_what_it_heard_before_a_new_term_is_no_proof() -> None:
+    """Asking takes its time, and it may have been let in again meanwhile."""
+    core = Core(of("n1", "n2", "n3"))
+    nodes = {f"{i}:1": identification(i, WITHOUT) for i in ("n1", "n2", "n4")}
+    departure = departure_of(core, nodes)
+    ask = departure._ask
+
+    def ask_for_long() -> list[Report]:
+        reports = ask()
+        core.term += 1
+        return reports
+
+    departure._ask = ask_for_long  # type: ignore[method-assign]
+    departure._find_out()
+    assert not core.is_removed

@@ -14,13 +14,14 @@ from anchor.node.errors import MembershipError, NoLeader, RequestTimeout
 from anchor.node.joining import JoinOptions
 from anchor.node.membership import Membership
 from anchor.raft import Member
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.transport import Identification, JoinRequest, TransportError, Unreachable
 from tests.node.replicas import IDS, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NEW = Identification("n4", 44, "", "host:4", "host:14", "")
+NEW = Identification("n4", 44, "", "host:4", "host:14", "", newest_protocol=NEWEST_PROTOCOL)
 
 
 class FakeTransport:

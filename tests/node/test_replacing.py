@@ -12,8 +12,8 @@ import pytest
 from anchor.node import orders
 from anchor.node.errors import MembershipError, NoLeader, RequestTimeout
 from anchor.node.replacing import TargetMember, is_as_wished
-from anchor.raft import Member
-from anchor.transport import Identification, JoinRequest, RemoveRequest
+from anchor.raft import Member, Role
+from anchor.transport import Identification, JoinRequest, RemoveRequest, RemoveResponse
 from tests.node.replicas import IDS, World
 from tests.node.test_membership import NEW, join_request, membership_of, soon, while_the_world_turns
 
@@ -246,6 +246,76 @@ def test_a_handover_that_fails_is_said_to_have_failed() -> None:
     with pytest.raises(MembershipError) as refused:
         waiting.get(timeout=5)
     assert (refused.value.code, refused.value.status) == ("transfer_failed", 503)
+
+
+def without_room(world: World, *member_ids: str) -> None:
+    """These disks are full, and the leader has heard of it."""
+    for member_id in member_ids:
+        world.replicas[member_id].raft.set_room(False)
+    world.tick(10)
+
+
+def test_nobody_without_room_is_handed_over_to() -> None:
+    """It would not campaign: the others would wait for it."""
+    world, leader, membership = led("n1")
+    without_room(world, "n3")
+    with pytest.raises(MembershipError, match="the disk of n3 is full") as refused:
+        obey(world, membership, orders.Transfer("n3"))
+    assert refused.value.code == "transfer_failed"
+    obey(world, membership, orders.Transfer())
+    assert world.leader().raft.id == "n2"
+    assert leader.raft.role is not Role.LEADER
+
+
+def test_the_last_voter_with_room_is_not_removed() -> None:
+    """Those that would be left could not elect a leader."""
+    world, leader, membership = led("n1")
+    without_room(world, "n2", "n3")
+    before = leader.raft.configuration
+    request = RemoveRequest("n1", forwarded=True)
+    answer = while_the_world_turns(world, lambda: membership.on_remove(request, 1.0))
+    assert isinstance(answer, RemoveResponse)
+    assert answer.error_code == "quorum_would_be_lost"
+    assert leader.raft.configuration == before
+
+
+def test_a_full_leader_leads_on_while_the_one_with_room_lacks_entries() -> None:
+    """That one could not be elected, and the full ones do not campaign."""
+    world, leader, membership = led("n1")
+    world.cut = {"n3"}
+    leader.raft.propose([b""] * 3)
+    world.run()
+    without_room(world, "n1", "n2")
+    membership.leading.hand_over_for_good(0.01)
+    assert leader.raft.role is Role.LEADER
+    world.cut = set()
+    world.tick(30)
+    membership.leading.hand_over_for_good(0.01)
+    assert leader.raft.role is not Role.LEADER
+
+
+def test_a_target_that_goes_meanwhile_is_said_to_have_gone() -> None:
+    """Two operators at once: one of them is told."""
+    world, leader, membership = led("n1")
+    targets = tuple(TargetMember(i, f"{i}:1", "", voter=True) for i in IDS)
+    change = membership._changes.change
+
+    def remove_first(*arguments: object) -> None:
+        configuration = leader.raft.configuration
+        gone = {i: m for i, m in configuration.members.items() if i != "n3"}
+        leader.raft.propose_configuration(
+            replace(configuration, members=gone, voters=frozenset(gone))
+        )
+        world.run()
+        change(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(membership._replacing, "_let_in", lambda *_: None)
+        patch.setattr(membership._changes, "change", remove_first)
+        wished = (*targets[:2], replace(targets[2], voter=False))
+        with pytest.raises(MembershipError) as refused:
+            obey(world, membership, orders.Replace(wished, force=True))
+    assert refused.value.code == "change_in_progress"
 
 
 # --------------------------------------------------------------------- the wiped

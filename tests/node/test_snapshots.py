@@ -32,6 +32,7 @@ class FakeRaft:
     id = "node1"
     configuration = configuration()
     last_applied = 0
+    is_removed = False
 
 
 class Member:
@@ -102,6 +103,15 @@ def test_a_snapshot_is_taken_when_the_log_is_large_in_bytes(member: Member) -> N
     member.grow(10)
     member.directory.log.sizes.appended(11, 11, 1 << 20)
     member.run_until(lambda: member.taken == [10])
+
+
+def test_a_removed_member_keeps_the_log_that_says_so(member: Member) -> None:
+    """A snapshot without it would make it forget, at the next start, that it was a member."""
+    member.raft.is_removed = True
+    member.grow(60)
+    assert not member.snapshots._is_due()
+    member.raft.is_removed = False
+    assert member.snapshots._is_due()
 
 
 def test_the_log_is_kept_for_whoever_needs_it(member: Member) -> None:

@@ -32,14 +32,14 @@ class Announced:
         newest = self.newest.get(address, NEWEST_PROTOCOL)
         if newest is None:
             raise Unreachable(address)
-        return Identification(address, 1, "c", address, "", "", 1, newest)
+        return Identification(address.partition(":")[0], 1, "c", address, "", "", 1, newest)
 
 
 class Room:
     """A world in which n1 leads, members have addresses, and the clock is a number."""
 
     def __init__(self) -> None:
-        self.world = World()
+        self.world = World(protocol_version=1)
         self.leader = self.world.elect("n1")
         self._give_addresses()
         self.announced = Announced()
