@@ -375,6 +375,8 @@ class Leadership:
         progress = self._progress_of(member_id)
         if progress is not None and progress.state is not ProgressState.SNAPSHOT:
             progress.become_probe(self._next_session())
+        if member_id == self.transferring_to:
+            self.transferring_to = None  # it died, most likely: proposals need not wait for it
 
     # ----------------------------------------------------------------- commitment
 

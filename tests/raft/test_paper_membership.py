@@ -346,6 +346,17 @@ def test_a_transfer_that_fails_is_given_up_after_an_election_timeout() -> None:
     cluster.commit(b"x")
 
 
+def test_a_transfer_to_one_that_is_lost_is_given_up_at_once() -> None:
+    """§3.10: whoever died will not take over; that another is lost changes nothing."""
+    cluster = led(3)
+    cluster.isolate("n2")
+    cluster["n1"].transfer_leadership("n2")
+    cluster["n1"].raft.disconnected("n3")
+    assert cluster.refused(lambda: cluster["n1"].propose(b"x")) == "TransferInProgress"
+    cluster["n1"].raft.disconnected("n2")
+    cluster.commit(b"x")
+
+
 def test_transfer_goes_to_voters_only() -> None:
     """Thesis §3.10: a learner or a stranger cannot lead, and to oneself is no transfer."""
     cluster = led(3, learners=("n4",))
