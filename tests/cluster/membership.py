@@ -315,6 +315,8 @@ def run(changes: int, seed: int, directory: Path, *flags: str) -> Soak:
                     f"{time.monotonic() - began:.1f} s, load {os.getloadavg()[0]:.0f}",
                     flush=True,
                 )
+                if gap >= GAP_SECONDS_MAX:
+                    print(soak.cluster.logs(), flush=True)
         known = writers.acknowledged
         lost = missing_anywhere(soak.voters, known)
         assert not lost, f"{len(lost)} lost: {lost[:5]}"
