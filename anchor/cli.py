@@ -133,7 +133,7 @@ def _start_over(settings: Settings) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)  # what was Gunicorn's to handle ends us now
     room = Room(settings.directory)
     room.give_up()
-    needed = room.reserve_bytes(0) * 5 // 4 + room.ballast_bytes
+    needed = room.reserve_bytes() * 5 // 4 + room.ballast_bytes
     log = logging.getLogger("anchor.cli")
     log.warning("waits until %d MiB are free on the disk, then starts again", needed >> 20)
     while room.free_bytes() < needed:
