@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 OK, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+_START_OVER_SECONDS = 2.0  # between two looks for room on the disk
+
 
 def carry_out(plan: Plan) -> int:
     """Do what was planned and return the exit code. Errors a person can mend take one line."""
@@ -133,11 +135,13 @@ def _start_over(settings: Settings) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)  # what was Gunicorn's to handle ends us now
     room = Room(settings.directory)
     room.give_up()
-    needed = room.reserve_bytes(0) * 5 // 4 + room.ballast_bytes
+    needed = room.reserve_bytes() * 5 // 4 + room.ballast_bytes
     log = logging.getLogger("anchor.cli")
     log.warning("waits until %d MiB are free on the disk, then starts again", needed >> 20)
+    # Once at least: over a user's quota there seems to be room, and the next start ends here again.
+    time.sleep(_START_OVER_SECONDS)
     while room.free_bytes() < needed:
-        time.sleep(1.0)
+        time.sleep(_START_OVER_SECONDS)
     log.info("there is room on the disk: starts again")
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - as we were
 

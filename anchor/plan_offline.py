@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _DIRECTORY = tuple(option for option in NODE_OPTIONS if option.name == "dir")
 _ACTIONS = ("save", "info", "restore")
+# How a node gets into a cluster. A file, or the environment, says it for the time after: no more of
+# it than what is on the command line is meant for the restoring.
+_JOINING = ("peers", "bootstrap-expect", "learner", "replace")
 
 
 def plan_for(verb: str, arguments: Sequence[str], environ: Mapping[str, str], program: str) -> Plan:
@@ -154,8 +157,10 @@ def _restore(
     given = {**(from_file or {}), **from_environment, **flags.options}
     if "cluster" in given:
         problems.append("--cluster: a backup is restored to one node; let the others join it")
-    if given.pop("peers", None) is not None and "peers" in flags.options:
-        problems.append("--peers: what is restored is a cluster of its own; leave it out")
+    for name in _JOINING:
+        given.pop(name, None)
+        if name in flags.options:
+            problems.append(f"--{name}: what is restored is a cluster of its own; leave it out")
     sources = _Sources(given, problems, from_file is not None and not flags.unknown)
     settings = _node(sources, ()).settings
     if problems:

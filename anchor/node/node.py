@@ -127,7 +127,8 @@ class Node:
         self._backups = Backups(parts.directory, parts.version)
         self._wake = Signal()
         self._disk = Disk(parts.directory.log.sync)
-        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self.die)
+        self.snapshots = Snapshots(parts.directory, parts.raft, parts.thresholds, die=self._die_of)
+        parts.receptions.alone = self.snapshots.alone
         self._sender = SnapshotSender(
             parts.transport,
             self.snapshots,

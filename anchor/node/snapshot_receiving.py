@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 
+from anchor.node.errors import Stopping
 from anchor.storage import (
-    RESERVE_BYTES,
     SNAPSHOT_FORMAT,
     CorruptionError,
     Reception,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+LOOK_BYTES = 1 << 20  # so much is written between two looks at what is free on the disk
+
 
 class SnapshotReceptions:
     """The ``transport.SnapshotReceiver`` of a node: one transfer at a time."""
@@ -38,23 +40,40 @@ class SnapshotReceptions:
     def __init__(self, directory: DataDirectory) -> None:
         self._directory = directory
         self._sink: Sink | None = None
+        # Old snapshots go when nothing else works on them: ``Snapshots.alone``, of a whole node.
+        self.alone: Callable[[Callable[[], None]], None] = _in_thread
 
     def receive(self, message: InstallSnapshot, manifest: transport.SnapshotManifest) -> Sink:
         """Begin, or go on with what was begun. Raises SnapshotRefused."""
         wanted = self._read(message.snapshot, manifest)
         sink = self._sink
         if sink is not None and sink.is_usable and sink.manifest == wanted:
+            if not self._has_room(sink.missing_bytes):
+                self.forget()
+                raise self._no_room(sink.missing_bytes)
             return sink
         self.forget()
         needed = sum(file.size_bytes for file in wanted.files)
-        free = self._directory.free_bytes() - RESERVE_BYTES
-        if needed > free:
-            raise SnapshotRefused(f"it has {needed} bytes, and there is room for {max(0, free)}")
         try:
+            if not self._has_room(needed):
+                self.alone(self._directory.snapshots.remove_old)
+            if not self._has_room(needed):
+                raise self._no_room(needed)
             self._sink = Sink(self._directory, wanted)
-        except StorageError as error:
+        except (StorageError, Stopping) as error:
             raise SnapshotRefused(str(error)) from None
         return self._sink
+
+    def _room_bytes(self) -> int:
+        """How much may come and leave the reserve free."""
+        return max(0, self._directory.free_bytes() - self._directory.room.reserve_bytes())
+
+    def _has_room(self, needed: int) -> bool:
+        return needed <= self._room_bytes()
+
+    def _no_room(self, needed: int) -> SnapshotRefused:
+        room = self._room_bytes()
+        return SnapshotRefused(f"it has {needed} bytes, and there is room for {room}")
 
     def _read(
         self, metadata: SnapshotMetadata, manifest: transport.SnapshotManifest
@@ -105,6 +124,8 @@ class Sink:
         self.installation: Installation | None = None
         self.is_usable = True
         self._directory = directory
+        self._unlooked_bytes = 0  # written since the last look at the disk
+        self._published: SnapshotMetadata | None = None  # a snapshot that was made of this
         self._reception = _in_thread(lambda: Reception(directory.snapshots, manifest))
 
     @property
@@ -112,8 +133,17 @@ class Sink:
         """Where to go on."""
         return SnapshotPosition(self._reception.file, self._reception.offset)
 
+    @property
+    def missing_bytes(self) -> int:
+        """How much has still to come."""
+        return self._reception.missing_bytes
+
     def write(self, position: SnapshotPosition, content: bytes) -> None:  # noqa: ARG002 - the next
         """Keep this. Raises SnapshotRefused: damaged on its way, or no room for it."""
+        self._unlooked_bytes += len(content)
+        if self._unlooked_bytes >= LOOK_BYTES:
+            self._unlooked_bytes = 0
+            self._check_reserve()
         try:
             _in_thread(lambda: self._reception.write(content))
         except CorruptionError as error:  # that file is sent again
@@ -121,6 +151,13 @@ class Sink:
         except StorageError as error:
             self.discard()
             raise SnapshotRefused(str(error)) from None
+
+    def _check_reserve(self) -> None:
+        """Others may have filled the disk meanwhile, and this node needs some for itself."""
+        free = self._directory.free_bytes()
+        if free < self._directory.room.reserve_bytes() // 2:
+            self.discard()
+            raise SnapshotRefused(f"the disk has filled up: {free} bytes are free")
 
     def finish(self) -> None:
         """Make it a snapshot, and a state that may go live. Raises SnapshotRefused."""
@@ -135,20 +172,34 @@ class Sink:
         """All that has come is of use when the transfer goes on."""
 
     def discard(self) -> None:
-        """Remove it all. Blocks this greenlet."""
+        """Remove it all: the core has not taken it, and will not. Blocks this greenlet."""
         self.is_usable = False
         installation = self.installation
         if installation is not None:
             _in_thread(lambda: self._directory.abandon(installation))
+        _in_thread(self._unpublish)
         _in_thread(self._reception.discard)
 
     def _prepare(self) -> Installation:
+        snapshots = self._directory.snapshots
+        is_new = snapshots.find(self.manifest.metadata) is None
         snapshot = self._reception.finish()
+        if is_new:  # else this node has one of its own, which stays
+            self._published = snapshot.metadata
         try:
             return self._directory.prepare(snapshot)
         except CorruptionError:
-            self._directory.snapshots.discard(snapshot.metadata)  # for nobody else
+            snapshots.discard(snapshot.metadata)  # for nobody else
             raise
+        except BaseException:  # want of room, say: a second try needs what this takes
+            self._unpublish()
+            raise
+
+    def _unpublish(self) -> None:
+        """Remove the snapshot that was made of this, unless this node has made it its own."""
+        published, self._published = self._published, None
+        if published is not None and published != self._directory.log.snapshot():
+            self._directory.snapshots.discard(published)
 
 
 def _in_thread(call: Callable[[], _T]) -> _T:

@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 
 from anchor.node.compaction import Thresholds, place_among
 from anchor.node.errors import Stopping
-from anchor.storage import RESERVE_BYTES, CorruptionError, DiskFullError, StorageError
+from anchor.storage import CorruptionError, DiskFullError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +64,9 @@ class Snapshots:
         raft: Raft,
         thresholds: Thresholds,
         *,
-        die: Callable[[str], None],
+        die: Callable[[StorageError], None],
     ) -> None:
+        """``die`` is called with what went wrong, if the node cannot go on after it."""
         self._directory = directory
         self._die = die
         self._stopped = False
@@ -224,7 +225,7 @@ class Snapshots:
 
     def _check_space(self) -> None:
         """Making one flushes what the state's buffers hold: half of the reserve is for that."""
-        if self._directory.free_bytes() < RESERVE_BYTES // 2:
+        if self._directory.free_bytes() < self._directory.room.reserve_bytes() // 2:
             raise DiskFullError(f"{self._directory.path}: almost no space left on the disk")
 
     def _wait_for_space(self, error: DiskFullError) -> None:
@@ -257,12 +258,14 @@ class Snapshots:
         except Stopping:
             pass  # at the next start, then
         except StorageError as error:
-            self._die(str(error))
+            self._die(error)
 
     def _retire(self) -> None:
         self._scrubbing.close()
         self._directory.retire()
         self._scrubbing = self._directory.scrub()
+        # A member that only ever gets snapshots makes none, and that is when the old ones go.
+        self._directory.snapshots.remove_old()
         self._directory.log.reclaim()
 
     # ----------------------------------------------------------------- the native thread

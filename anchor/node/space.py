@@ -17,6 +17,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import gevent
+
 from anchor.fsm import is_delete
 from anchor.node.errors import DiskFull, NodeError, QuotaExceeded
 
@@ -29,6 +31,7 @@ _log = logging.getLogger("anchor.node")
 
 MEASURE_SECONDS = 0.5  # how often RocksDB is asked
 TIDY_SECONDS = 2.0  # the least between two compactions over quota
+HOLD_PAUSE_SECONDS = 10.0  # after a ballast that could not be taken on: a quota may forbid it
 TIDY_SHARE = 0.1  # of the time, at most, is spent compacting
 LIFTS_AT = 0.95  # of the quota, so that it is not lifted and imposed with each write
 
@@ -50,6 +53,9 @@ class Space:
         self._measured_at = self._tidied_at = float("-inf")
         self._tidied_index = -1
         self._tidying_seconds = 0.0
+        self._table_bytes = 0
+        self._hold_at = float("-inf")
+        self._holding: gevent.Greenlet[..., None] | None = None
 
     @property
     def refuses(self) -> bool:
@@ -77,11 +83,24 @@ class Space:
             self._measured_at = self._clock()
             self.used_bytes = self._directory.state.live_bytes()
             self.reserve_bytes = self._directory.reserve_bytes()
+            self._table_bytes = self._directory.state.table_bytes()
             self._judge_quota()
         self.free_bytes = room.free_bytes()
         self._judge_room()
-        if self._has_plenty() and room.ballast_left < room.ballast_bytes:
-            room.hold()
+        if (
+            self._has_plenty()
+            and self._clock() >= self._hold_at
+            and not self._holding
+            and room.ballast_left < room.ballast_bytes
+        ):
+            self._holding = gevent.spawn(self._hold_ballast)
+
+    def _hold_ballast(self) -> None:
+        """Not on the hub: a slow disk takes its time."""
+        room = self._directory.room
+        gevent.get_hub().threadpool.apply(room.hold)
+        if room.ballast_left < room.ballast_bytes:
+            self._hold_at = self._clock() + HOLD_PAUSE_SECONDS
 
     def _has_plenty(self) -> bool:
         """Whether the ballast would not fill the disk again."""
@@ -129,13 +148,22 @@ class Space:
         pause = max(TIDY_SECONDS, self._tidying_seconds / TIDY_SHARE)
         return (
             self.is_over_quota
-            and not self.is_full
+            and self._has_room_to_tidy(self.free_bytes)
             and applied_index != self._tidied_index
             and self._clock() - self._tidied_at >= pause
         )
 
+    def _has_room_to_tidy(self, free_bytes: int) -> bool:
+        """Whether all tables fit on the disk once more: so much a compaction may write at first.
+
+        One that ran out of room would end the node, and the next one would be due after its start.
+        """
+        return not self.is_full and free_bytes > self._table_bytes + self.reserve_bytes
+
     def tidy(self, applied_index: int) -> None:
-        """Compact the state. Blocking, for a native thread."""
+        """Compact the state, if there still is room for that. Blocking, for a native thread."""
+        if not self._has_room_to_tidy(self._directory.room.free_bytes()):
+            return
         began = self._clock()
         self._tidied_index = applied_index
         self._directory.state.compact()

@@ -89,7 +89,7 @@ from anchor.storage.errors import (
 from anchor.storage.memory_log import MemoryLog
 from anchor.storage.reception import Reception
 from anchor.storage.rocks_log import RocksLog
-from anchor.storage.room import RESERVE_BYTES, Room
+from anchor.storage.room import Room
 from anchor.storage.scrub import Scrub
 from anchor.storage.snapshot_manifest import (
     SNAPSHOT_FORMAT,
@@ -102,7 +102,6 @@ from anchor.storage.stable import Identity
 from anchor.storage.state import RocksState
 
 __all__ = [
-    "RESERVE_BYTES",
     "SNAPSHOT_FORMAT",
     "TABLE_SUFFIX",
     "CorruptionError",

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Configuration, Entry, EntryKind, HardState, Member
-from anchor.settings import join_address, split_address
+from anchor.settings import NEWEST_PROTOCOL, join_address, split_address
 from anchor.storage import inspection, stable
 from anchor.storage.directory import (
     LOCK_FILE,
@@ -171,6 +171,12 @@ def mistakes_in(remains: Remains, members: Mapping[str, str]) -> list[str]:
         for member_id in members
         if member_id != node_id and member_id not in remains.configuration.members
     ]
+    protocol_version = remains.configuration.protocol_version
+    if protocol_version > NEWEST_PROTOCOL:
+        wrong.append(
+            f"the cluster speaks protocol {protocol_version}, and this version of anchor up to "
+            f"{NEWEST_PROTOCOL}: recover with the version that {node_id} ran"
+        )
     by_address: dict[str, str] = {}
     for member_id, address in members.items():
         if by_address.setdefault(address, member_id) != member_id:
@@ -198,12 +204,17 @@ def recover(remains: Remains, members: Mapping[str, str], new_cluster_id: str) -
         payload = configuration.encode()
         entry = Entry(remains.last_index + 1, term, EntryKind.CONFIGURATION, payload)
         directory.continue_as(cluster_id, entry, HardState(term, voted_for=node_id))
-    with closing(DataDirectory.open(remains.path, node_id)) as directory:
-        if directory.log.first_index() > 1:
-            # Who joins needs a snapshot, and those of the cluster that was are gone.
-            directory.log.record_snapshot(directory.create_snapshot().metadata)
-            directory.log.sync()
-    return examine(remains.path)
+    try:
+        with closing(DataDirectory.open(remains.path, node_id)) as directory:
+            if directory.log.first_index() > 1:
+                # Who joins needs a snapshot, and those of the cluster that was are gone.
+                directory.log.record_snapshot(directory.create_snapshot().metadata)
+                directory.log.sync()
+        return examine(remains.path)
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; the recovery itself is done, and durable: mend that, then start {node_id}"
+        ) from None
 
 
 def _configuration(remains: Remains, members: Mapping[str, str]) -> Configuration:
@@ -216,7 +227,12 @@ def _configuration(remains: Remains, members: Mapping[str, str]) -> Configuratio
         member_id: _at(replace(known[member_id], promote=False), address)
         for member_id, address in members.items()
     }
-    return Configuration(members=new, voters=frozenset(new))
+    # What the log holds already may be of this protocol: it never falls.
+    return Configuration(
+        members=new,
+        voters=frozenset(new),
+        protocol_version=remains.configuration.protocol_version,
+    )
 
 
 def _at(member: Member, address: str) -> Member:

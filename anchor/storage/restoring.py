@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Configuration, Entry, EntryKind, HardState, Member, SnapshotMetadata
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import inspection, stable
 from anchor.storage.backup_format import BackupError
 from anchor.storage.directory import (
@@ -61,6 +62,7 @@ def restore(backup: BackupReader, path: Path, founder: Founder) -> None:
     Raises a StorageError (one line), a BackupError where the backup is at fault. The directory
     belongs to no cluster then, and the same may be tried again.
     """
+    _check_protocol(backup)
     try:
         check_empty(path)
         with closing(DataDirectory.open(path, founder.node_id)) as directory:
@@ -70,6 +72,15 @@ def restore(backup: BackupReader, path: Path, founder: Founder) -> None:
             directory.create_snapshot()  # for who joins: the log begins after it
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _check_protocol(backup: BackupReader) -> None:
+    protocol_version = backup.header.configuration.protocol_version
+    if protocol_version > NEWEST_PROTOCOL:
+        raise BackupError(
+            f"{backup.name}: is of a cluster that speaks protocol {protocol_version}, and this "
+            f"version of anchor up to {NEWEST_PROTOCOL}: restore it with a newer one"
+        )
 
 
 def check_empty(path: Path) -> None:
@@ -141,7 +152,11 @@ def _begin(
     index, term = header.last_included_index, header.last_included_term
     snapshot = SnapshotMetadata(index, term, header.configuration, header.configuration_index)
     member = Member(founder.node_id, founder.address, founder.http_address, incarnation)
-    configuration = Configuration({member.id: member}, frozenset({member.id}))
+    configuration = Configuration(
+        {member.id: member},
+        frozenset({member.id}),
+        protocol_version=header.configuration.protocol_version,
+    )
     entry = Entry(index + 1, term + 1, EntryKind.CONFIGURATION, configuration.encode())
     identity = stable.Identity(founder.node_id, incarnation, founder.cluster_id)
     changes = Changes(database)

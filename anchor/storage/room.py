@@ -15,6 +15,7 @@ again. So nobody may get there. Three numbers, all scaled down on a disk of a fe
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from time import perf_counter
@@ -53,7 +54,7 @@ class Room:
         disk = os.statvfs(self._name)
         return disk.f_bavail * disk.f_frsize
 
-    def reserve_bytes(self, table_bytes: int) -> int:
+    def reserve_bytes(self, table_bytes: int = 0) -> int:
         """Give how much of that has to stay free, with tables of this size to be compacted."""
         return int(self._scale * (RESERVE_BYTES + min(MAX_COMPACTION_BYTES, table_bytes)))
 
@@ -71,16 +72,41 @@ class Room:
             return 0
 
     def hold(self) -> None:
-        """Take the ballast on; nothing if there is no room for it. Blocking, some ms."""
+        """Take the ballast on; nothing if there is no room for it. Blocking, for a native thread.
+
+        It takes some ms, or as long as the disk takes to write so much.
+        """
         with suppress(OSError):
             handle = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(handle, 0, self.ballast_bytes)
+                self._allocate(handle)
             except OSError:
                 self.give_up()
                 raise
             finally:
                 os.close(handle)
+
+    def _allocate(self, handle: int) -> None:
+        """Have the system allocate it; where it cannot (macOS, some file systems), write it."""
+        allocate = getattr(os, "posix_fallocate", None)
+        if allocate is not None:
+            try:
+                allocate(handle, 0, self.ballast_bytes)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+            else:
+                return
+        self._write_zeros()
+
+    def _write_zeros(self) -> None:
+        with self._ballast.open("ab", buffering=0) as file:
+            missing = self.ballast_bytes - os.fstat(file.fileno()).st_size
+            if missing > self.free_bytes():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            zeros = bytes(self.ballast_bytes // BALLAST_PIECES)
+            while missing > 0:  # appended: what is given up meanwhile leaves no hole
+                missing -= file.write(zeros[:missing])
 
     def give_up(self) -> None:
         """Make room with all of it."""

@@ -119,8 +119,8 @@ class SnapshotStore:
         """
         making = self.path / _MAKING
         shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(mode=0o700)
         try:
+            making.mkdir(mode=0o700)
             state.flush()
             point("checkpoint.before")
             state.checkpoint(making / STATE)
@@ -210,10 +210,13 @@ class SnapshotStore:
         return self._load(path) if path.exists() else None
 
     def remove_old(self) -> None:
-        """Remove all but the newest and those that are held."""
-        for path in self._paths()[SNAPSHOTS_KEPT:]:
-            if not self._holds[path]:
-                self._remove(path)
+        """Remove all but the newest and those that are held. Raises StorageError."""
+        try:
+            for path in self._paths()[SNAPSHOTS_KEPT:]:
+                if not self._holds[path]:
+                    self._remove(path)
+        except OSError as error:
+            raise translate_os(error, self.path) from None
 
     def discard(self, metadata: SnapshotMetadata) -> None:
         """Remove one that is damaged, or not wanted."""
@@ -221,11 +224,12 @@ class SnapshotStore:
 
     def remove_interrupted(self) -> None:
         """Remove what a crash left of a making, a removal or a reception."""
-        for name in (_MAKING, _REMOVING, _RECEIVING):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for path in (self.path / _MAKING, self.path / _RECEIVING, *self.path.glob(f"{_REMOVING}*")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _remove(self, path: Path) -> None:
-        removing = self.path / _REMOVING
+        # A name for each: one that arrives is discarded while another thread removes old ones.
+        removing = self.path / f"{_REMOVING}-{path.name}"
         shutil.rmtree(removing, ignore_errors=True)
         with suppress(FileNotFoundError):
             path.rename(removing)

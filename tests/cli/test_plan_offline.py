@@ -113,6 +113,25 @@ def test_snapshot_restore_reads_the_file_that_the_node_will_read(tmp_path: Path)
     assert made.settings.peers == ()
 
 
+@pytest.mark.parametrize("joining", ["bootstrap-expect = 3", "learner = true", "replace = true"])
+def test_how_a_node_joins_is_for_later_too(tmp_path: Path, joining: str) -> None:
+    """In the file or the environment; on the command line it is a mistake."""
+    file = tmp_path / "anchor.toml"
+    file.write_text(f'id = "n7"\npeers = ["h:1"]\n{joining}\n')
+    made = plan("snapshot", "restore", "f", "--config", str(file))
+    assert isinstance(made, RunSnapshot)
+    settings = made.settings
+    assert settings is not None
+    assert (settings.bootstrap_expect, settings.learner, settings.replace) == (0, False, False)
+    made = plan("snapshot", "restore", "f", "--id=n7", ANCHOR_BOOTSTRAP_EXPECT="3")
+    assert isinstance(made, RunSnapshot)
+    for flag in ("--bootstrap-expect=3", "--learner", "--replace"):
+        name = flag.split("=")[0]
+        assert lines("snapshot", "restore", "f", "--id=n7", flag) == (
+            f"{name}: what is restored is a cluster of its own; leave it out",
+        )
+
+
 def test_all_mistakes_of_snapshot_are_told_at_once() -> None:
     """Whichever of its three it is."""
     assert lines("snapshot") == ("snapshot: is followed by one of save, info and restore",)

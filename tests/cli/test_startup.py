@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from anchor import startup
+from anchor import cli, startup
+from anchor.settings import Settings
 from anchor.startup import StartError
+from anchor.storage import Room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,3 +155,28 @@ def test_a_clock_that_cannot_be_read_is_refused() -> None:
 
     with pytest.raises(StartError, match="cannot be read: Operation not permitted"):
         startup.check_clock(fail, lambda _: None)
+
+
+class _StartedOver(Exception):  # noqa: N818 - it is what should happen
+    """The process would be another one now."""
+
+
+@pytest.mark.parametrize("looks", [[1 << 50], [0, 0, 1 << 50]])
+def test_a_start_over_waits_although_there_seems_to_be_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[int]
+) -> None:
+    """A user's quota does not show in what is free: it would start over without end or pause."""
+    slept: list[float] = []
+    free = iter(looks)
+
+    def start(*_: object) -> None:
+        raise _StartedOver
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(os, "execv", start)
+    monkeypatch.setattr(Room, "free_bytes", lambda _room: next(free))
+    with pytest.raises(_StartedOver):
+        cli._start_over(Settings("n", 7001, tmp_path))
+    assert len(slept) == len(looks)
+    assert min(slept) >= 1

@@ -104,9 +104,8 @@ class Crashes:
             assert time.monotonic() < deadline, f"the point was never reached: {status}"
             if status is not None:
                 role = str(status["role"])
-            if attempts and role == "follower":
+            if attempts and role == "follower" and self._unseat(victim):
                 attempts -= 1
-                self._unseat(victim)
             time.sleep(0.02)
         assert victim.process is not None
         code, victim.process = victim.process.returncode, None
@@ -114,14 +113,19 @@ class Crashes:
         assert "ended by SIGKILL" in said, f"{victim.node_id} ended with {code}: {said}"
         return role
 
-    def _unseat(self, victim: NodeProcess) -> None:
-        """Stop whoever leads, which hands over to another, maybe to the victim."""
+    def _unseat(self, victim: NodeProcess) -> bool:
+        """Stop whoever leads, which hands over to another, maybe to the victim.
+
+        False if the victim knows of no leader: it has just been started.
+        """
         status = victim.status()
         for node in self.cluster.nodes:
             if status is not None and node.node_id == status["leader_id"] and node is not victim:
                 assert node.stop() == 0
                 node.start()
                 eventually("it is back", lambda node=node: node.status())  # type: ignore[misc]
+                return True
+        return False
 
     def _others_go_on(self, victim: NodeProcess) -> None:
         node = next(node for node in self.cluster.nodes if node is not victim)

@@ -12,7 +12,7 @@ from anchor.node import snapshots as snapshots_module
 from anchor.node.compaction import Thresholds
 from anchor.node.errors import Stopping
 from anchor.node.snapshots import Snapshots
-from anchor.storage import DiskFullError
+from anchor.storage import DiskFullError, StorageError
 from tests.storage.building import configuration, opened
 from tests.storage.test_snapshots import carried as copied
 from tests.storage.test_snapshots import grow
@@ -41,7 +41,7 @@ class Member:
     def __init__(self, directory: DataDirectory) -> None:
         self.directory = directory
         self.raft = FakeRaft()
-        self.deaths: list[str] = []
+        self.deaths: list[StorageError] = []
         self.snapshots = Snapshots(
             directory, cast("Raft", self.raft), Thresholds(40, 1 << 20), die=self.deaths.append
         )
@@ -196,6 +196,56 @@ def test_no_snapshot_is_begun_on_a_disk_that_is_almost_full(
     monkeypatch.setattr(member.directory, "free_bytes", lambda: 1 << 20)
     with pytest.raises(DiskFullError, match="almost no space"):
         member.snapshots.take()
+
+
+def test_a_small_disk_has_a_small_reserve_for_snapshots_too(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where writes go on, the log has to be cut as well."""
+    member.grow(5)
+    member.directory.room._scale = 1 / 4
+    monkeypatch.setattr(member.directory, "free_bytes", lambda: 9 << 20)
+    assert member.directory.room.reserve_bytes() == 8 << 20
+    member.snapshots.take().release()
+    assert member.taken == [5]
+
+
+def test_members_that_are_sent_snapshots_keep_two(member: Member, tmp_path: Path) -> None:
+    """However often they fall behind, and although they take none themselves."""
+    member.grow(5)
+    with opened(tmp_path / "other") as other:
+        for number in range(1, 5):
+            grow(other, 30 * number)
+            carried = copied(other.create_snapshot(), member.directory)
+            replaced = member.directory.state.path
+            member.directory.switch(member.directory.prepare(carried))
+            member.directory.log.sync()
+            member.snapshots.switched(number)
+            member.snapshots.synced(number)
+            with gevent.Timeout(60):
+                while replaced.exists() or len(member.taken) > 2:
+                    gevent.sleep(0.001)
+    assert member.taken == [120, 90]
+
+
+def test_a_disk_that_is_full_after_an_installation_is_said_to_be(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in words alone: what the node does about it is to wait for room and start over."""
+
+    def full() -> None:
+        raise DiskFullError("d: no space left on the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member.directory.log, "reclaim", full)
+        member.snapshots.switched(1)
+        member.snapshots.synced(1)
+        with gevent.Timeout(60):
+            while not member.deaths:
+                gevent.sleep(0.001)
+    (death,) = member.deaths
+    assert isinstance(death, DiskFullError)
+    member.deaths.clear()
 
 
 def test_a_replaced_state_goes_when_its_replacement_is_durable(

@@ -5,9 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import gevent
+
 from anchor.fsm import encode_delete, encode_put
 from anchor.node.errors import DiskFull, QuotaExceeded
-from anchor.node.space import LIFTS_AT, MEASURE_SECONDS, TIDY_SECONDS, Space
+from anchor.node.space import (
+    HOLD_PAUSE_SECONDS,
+    LIFTS_AT,
+    MEASURE_SECONDS,
+    TIDY_SECONDS,
+    Space,
+)
 
 if TYPE_CHECKING:
     from anchor.storage import DataDirectory
@@ -21,18 +29,23 @@ class Disk:
 
     def __init__(self) -> None:
         self.free = 100 * MIB
-        self.used = 0
+        self.used = self.table_bytes = 0
         self.after_compaction = 0
         self.ballast_left = self.ballast_bytes = 16 * MIB
         self.minimum_bytes = MIB
         self.now = 0.0
+        self.holds = 0
+        self.quota_exceeded = False
 
     def free_bytes(self) -> int:
         """What is free."""
         return self.free
 
     def hold(self) -> None:
-        """Take the ballast on."""
+        """Take the ballast on, unless the file system does not let it."""
+        self.holds += 1
+        if self.quota_exceeded:
+            return
         self.free -= self.ballast_bytes - self.ballast_left
         self.ballast_left = self.ballast_bytes
 
@@ -42,7 +55,11 @@ class Disk:
 
     def space(self, quota_bytes: int = 0) -> Space:
         """Watch it."""
-        state = SimpleNamespace(live_bytes=lambda: self.used, compact=self.compact)
+        state = SimpleNamespace(
+            live_bytes=lambda: self.used,
+            table_bytes=lambda: self.table_bytes,
+            compact=self.compact,
+        )
         directory = SimpleNamespace(room=self, state=state, reserve_bytes=lambda: 32 * MIB)
         return Space(cast("DataDirectory", directory), quota_bytes, lambda: self.now)
 
@@ -50,6 +67,9 @@ class Disk:
         """Let time pass, and look."""
         self.now += MEASURE_SECONDS
         space.look()
+        if space._holding is not None:
+            with gevent.Timeout(10):
+                space._holding.get()
 
 
 def test_a_disk_is_full_before_it_is_and_has_room_only_with_some_to_spare() -> None:
@@ -102,6 +122,35 @@ def test_the_ballast_is_taken_on_again_when_there_is_plenty() -> None:
     disk.free = 80 * MIB
     disk.look(space)
     assert disk.ballast_left == disk.ballast_bytes
+
+
+def test_the_hub_does_not_wait_for_the_ballast() -> None:
+    """A look returns at once; one ballast is taken on at a time."""
+    disk = Disk()
+    disk.ballast_left = 0
+    space = disk.space()
+    for _ in range(3):
+        space.look()
+    assert not disk.ballast_left
+    assert space._holding is not None
+    with gevent.Timeout(10):
+        space._holding.get()
+    assert disk.holds == 1
+    assert disk.ballast_left == disk.ballast_bytes
+
+
+def test_a_ballast_that_is_not_to_be_had_is_tried_for_again_after_a_pause() -> None:
+    """A user's quota on the file system, say: there seems to be room, and there is none."""
+    disk = Disk()
+    disk.ballast_left = 0
+    disk.quota_exceeded = True
+    space = disk.space()
+    for _ in range(5):
+        disk.look(space)
+    assert disk.holds == 1
+    disk.now += HOLD_PAUSE_SECONDS
+    disk.look(space)
+    assert disk.holds == 2
 
 
 def test_over_quota_deletions_go_through_and_writes_do_not() -> None:
@@ -164,6 +213,22 @@ def test_a_full_disk_is_not_compacted() -> None:
     disk.used, disk.free = 11 * MIB, 5 * MIB
     disk.look(space)
     assert not space.is_tidying_due(applied_index=5)
+
+
+def test_a_state_that_does_not_fit_twice_is_not_compacted() -> None:
+    """It would end the node for want of room, and be due again after its start, for ever."""
+    disk = Disk()
+    space = disk.space(10 * MIB)
+    disk.used, disk.table_bytes = 11 * MIB, 68 * MIB
+    disk.look(space)
+    assert not space.is_full
+    assert not space.is_tidying_due(applied_index=5)
+    disk.free += MIB
+    disk.look(space)
+    assert space.is_tidying_due(applied_index=5)
+    disk.after_compaction, disk.free = 0, 100 * MIB  # it was asked for, and had to wait
+    space.tidy(5)
+    assert disk.used == 11 * MIB
 
 
 def test_the_status_says_what_is_free_used_and_allowed() -> None:

@@ -112,7 +112,10 @@ class Leader:
         self.deaths: list[str] = []
         self.wakes = 0
         self.snapshots = Snapshots(
-            directory, cast("Raft", self.raft), Thresholds(400, 1 << 30), die=self.die
+            directory,
+            cast("Raft", self.raft),
+            Thresholds(400, 1 << 30),
+            die=lambda error: self.die(str(error)),
         )
         self.sender = SnapshotSender(
             cast("Transport", self.wire), self.snapshots, cast("Owner", self), 0
@@ -404,8 +407,8 @@ def test_a_snapshot_without_room_for_it_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Before a byte of it is written."""
-    monkeypatch.setattr(follower.directory, "free_bytes", lambda: 33 << 20)
-    monkeypatch.setattr("anchor.node.snapshot_receiving.RESERVE_BYTES", 33 << 20)
+    reserve_bytes = follower.directory.room.reserve_bytes()
+    monkeypatch.setattr(follower.directory, "free_bytes", lambda: reserve_bytes)
     assert leader.send() == [("node2", False)]
     assert "there is room for 0" in caplog.text
     assert leader.wire.chunks == 0
@@ -430,6 +433,83 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_old_state(
     assert follower.applied_index == 0
     assert leader.send(reports=2)[-1] == ("node2", True)
     assert follower.applied_index == 30
+
+
+def test_a_transfer_leaves_the_reserve_to_the_node_when_others_fill_the_disk(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends, and gives back what it has taken, before the last room is gone."""
+    free = [1 << 40]
+
+    def fill_up(number: int, content: bytes) -> bytes:
+        if number == 3:
+            free[0] = follower.directory.room.reserve_bytes() // 2 - 1
+        return content
+
+    monkeypatch.setattr("anchor.node.snapshot_receiving.LOOK_BYTES", 1)
+    monkeypatch.setattr(follower.directory, "free_bytes", lambda: free[0])
+    leader.wire.on_chunk = fill_up
+    leader.wire.on_message = follower.install
+    assert leader.send() == [("node2", False)]
+    assert leader.wire.chunks == 3
+    assert not follower.directory.snapshots.receiving_path().exists()
+    assert follower.applied_index == 0
+    free[0] = 1 << 40
+    leader.wire.on_chunk = lambda _number, content: content
+    assert leader.send(reports=2)[-1] == ("node2", True)
+
+
+def test_a_transfer_that_goes_on_needs_room_for_what_is_missing(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may have filled up since it broke; what had come is given back then."""
+    free = [1 << 40]
+
+    def break_off(number: int, content: bytes) -> bytes:
+        if number == 3:
+            raise Unreachable("the wire broke")
+        return content
+
+    monkeypatch.setattr(follower.directory, "free_bytes", lambda: free[0])
+    leader.wire.on_chunk = break_off
+    assert leader.send() == [("node2", False)]
+    assert follower.directory.snapshots.receiving_path().exists()
+    free[0] = follower.directory.room.reserve_bytes() + 1
+    assert leader.send(reports=2)[-1] == ("node2", False)
+    assert leader.wire.chunks == 3
+    assert not follower.directory.snapshots.receiving_path().exists()
+
+
+def test_old_snapshots_make_room_for_one_that_arrives(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are looked for when it would not fit."""
+    removed: list[int] = []
+
+    def free_bytes() -> int:
+        return 1 << 40 if removed else 0
+
+    monkeypatch.setattr(follower.directory, "free_bytes", free_bytes)
+    monkeypatch.setattr(follower.directory.snapshots, "remove_old", lambda: removed.append(1))
+    leader.wire.on_message = follower.install
+    assert leader.send() == [("node2", True)]
+
+
+def test_a_state_that_cannot_be_made_ready_leaves_no_snapshot_either(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the room that the next try needs."""
+
+    def full(_directory: object, _snapshot: object) -> None:
+        raise DiskFullError("no space left on the disk")
+
+    leader.wire.on_message = follower.install
+    with monkeypatch.context() as patch:
+        patch.setattr(DataDirectory, "prepare", full)
+        assert leader.send() == [("node2", False)]
+    assert follower.directory.snapshots.all() == []
+    assert leader.send(reports=2)[-1] == ("node2", True)
+    assert len(follower.directory.snapshots.all()) == 1
 
 
 @pytest.mark.parametrize(
@@ -474,8 +554,10 @@ def test_a_snapshot_the_core_has_no_use_for_leaves_no_state(
     assert len(list((follower.directory.path / "state").iterdir())) == 2
     follower.receptions.forget_if_overtaken(29)
     assert len(list((follower.directory.path / "state").iterdir())) == 2
+    assert len(follower.directory.snapshots.all()) == 1
     follower.receptions.forget_if_overtaken(30)
     assert len(list((follower.directory.path / "state").iterdir())) == 1
+    assert follower.directory.snapshots.all() == []
     with pytest.raises(StorageError, match="is not here"):
         follower.receptions.take(leader.message().snapshot)
 

@@ -10,6 +10,7 @@ import pytest
 
 from anchor.fsm import StateMachine
 from anchor.raft import Configuration, EntryKind, HardState, Member
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import (
     DataDirectory,
     ForeignDirectoryError,
@@ -146,6 +147,34 @@ def test_a_header_that_is_not_of_its_state_is_refused(
     header = replace(source.header, **{change: 29})  # type: ignore[arg-type]
     with pytest.raises(BackupError, match="not what its header says"):
         restore(reader(b"".join(encode_backup(header, records))), tmp_path / "new", FOUNDER)
+
+
+def speaking(content: bytes, protocol_version: int) -> BackupReader:
+    """Begin to read a backup of a cluster that speaks this protocol."""
+    source = reader(content)
+    records = [each for batch in source.batches() for each in batch]
+    agreed = replace(source.header.configuration, protocol_version=protocol_version)
+    header = replace(source.header, configuration=agreed)
+    return reader(b"".join(encode_backup(header, records)))
+
+
+def test_a_restored_cluster_goes_on_speaking_the_protocol_of_the_backup(
+    tmp_path: Path, content: bytes
+) -> None:
+    """It never falls: the state may hold what an older protocol does not know."""
+    restore(speaking(content, 2), tmp_path / "new", FOUNDER)
+    with opened(tmp_path / "new", "new1") as new:
+        (entry,) = new.log.configuration_entries()
+        assert Configuration.decode(entry.payload).protocol_version == 2
+
+
+def test_a_backup_of_a_newer_protocol_is_not_restored_by_an_old_version(
+    tmp_path: Path, content: bytes
+) -> None:
+    """Before anything is made of it."""
+    with pytest.raises(BackupError, match=f"speaks protocol {NEWEST_PROTOCOL + 1}"):
+        restore(speaking(content, NEWEST_PROTOCOL + 1), tmp_path / "new", FOUNDER)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_state_of_another_version_is_refused(tmp_path: Path, content: bytes) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from anchor.fsm import StateMachine
 from anchor.raft import Configuration, Entry, EntryKind, HardState, Member, Options, Raft, Role
+from anchor.settings import NEWEST_PROTOCOL
 from anchor.storage import (
     CorruptionError,
     DataDirectory,
@@ -57,6 +59,15 @@ def follower(path: Path, node_id: str = "node1", last_index: int = 20) -> None:
         directory.log.append(written, HardState(4, "node2"))
         directory.log.sync()
         StateMachine(directory.state).apply(written[:10])
+
+
+def speak(path: Path, protocol_version: int) -> None:
+    """Let the cluster of :func:`follower` have agreed on a protocol, with its newest entry."""
+    with opened(path) as directory:
+        agreed = replace(three_members(directory), protocol_version=protocol_version)
+        index = directory.log.last_index() + 1
+        directory.log.append([Entry(index, 4, EntryKind.CONFIGURATION, agreed.encode())])
+        directory.log.sync()
 
 
 def elected(directory: DataDirectory) -> tuple[Raft, StateMachine]:
@@ -200,6 +211,48 @@ def test_all_mistakes_in_the_members_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="node1 itself is missing"):
         recover(remains, members, "new")
     assert examine(tmp_path / "d") == remains
+
+
+def test_a_recovered_cluster_goes_on_speaking_the_protocol_it_spoke(tmp_path: Path) -> None:
+    """It never falls: the log may hold what an older protocol does not know."""
+    follower(tmp_path / "d")
+    speak(tmp_path / "d", 2)
+    remains = examine(tmp_path / "d")
+    assert remains.configuration.protocol_version == 2
+    after = recover(remains, ALONE, "new")
+    assert after.configuration.protocol_version == 2
+
+
+def test_a_cluster_of_a_newer_protocol_is_not_recovered_by_an_old_version(tmp_path: Path) -> None:
+    """It could not run the node afterwards; nothing has changed."""
+    follower(tmp_path / "d")
+    speak(tmp_path / "d", NEWEST_PROTOCOL + 1)
+    remains = examine(tmp_path / "d")
+    (mistake,) = mistakes_in(remains, ALONE)
+    assert f"speaks protocol {NEWEST_PROTOCOL + 1}" in mistake
+    with pytest.raises(ValueError, match="speaks protocol"):
+        recover(remains, ALONE, "new")
+    assert examine(tmp_path / "d") == remains
+
+
+def test_what_fails_after_the_recovery_says_that_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes it for undone would recover another node too."""
+    follower(tmp_path / "d")
+    with opened(tmp_path / "d") as directory:
+        directory.log.record_snapshot(directory.create_snapshot().metadata)
+        directory.log.drop_prefix(8)
+        directory.log.sync()
+
+    def fail(_directory: object) -> None:
+        raise StorageError("no snapshot today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DataDirectory, "create_snapshot", fail)
+        with pytest.raises(StorageError, match=r"no snapshot today; the recovery itself is done"):
+            recover(examine(tmp_path / "d"), ALONE, "new")
+    assert examine(tmp_path / "d").configuration.voters == {"node1"}
 
 
 def test_a_running_node_is_neither_looked_at_nor_changed(tmp_path: Path) -> None:

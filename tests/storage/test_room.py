@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 from anchor.storage import Room
 from anchor.storage.room import (
@@ -36,6 +40,32 @@ def test_the_ballast_takes_real_room_and_gives_it_back(tmp_path: Path) -> None:
 def test_a_ballast_that_does_not_fit_is_not_half_there(tmp_path: Path) -> None:
     """It would only be in the way."""
     room = Room(tmp_path)
+    room._scale = 1e9
+    room.hold()
+    assert not room.ballast_left
+
+
+@pytest.mark.parametrize("why", ["macOS has no such call", "the file system cannot"])
+def test_where_the_system_cannot_allocate_the_ballast_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """It takes real room all the same, and what is left of an old one is made up to its size."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if why.startswith("macOS"):
+        monkeypatch.delattr(os, "posix_fallocate")
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", fail)
+    room = Room(tmp_path)
+    for left in (0, room.ballast_bytes // 3):
+        if left:
+            os.truncate(tmp_path / BALLAST_FILE, left)
+        room.hold()
+        found = (tmp_path / BALLAST_FILE).stat()
+        assert found.st_size == room.ballast_bytes
+        assert found.st_blocks * 512 >= room.ballast_bytes
     room._scale = 1e9
     room.hold()
     assert not room.ballast_left

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -25,9 +26,6 @@ from anchor.storage import (
 from anchor.storage import snapshots as snapshots_module
 from tests.fsm.entries import command, put
 from tests.storage.building import configuration, copy_at_rest, opened
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def grow(directory: DataDirectory, last_index: int) -> StateMachine:
@@ -435,3 +433,25 @@ def test_a_crash_while_installing_leaves_all_of_the_old_or_all_of_the_new(
             (state,) = (directory.path / "state").iterdir()
             assert state == directory.state.path
     assert seen == {(1, 1, 1), (30, 31, 30)}
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_a_full_disk_is_told_as_such_wherever_it_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Before anything is made as well as while old ones are removed: the node waits for room."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(tmp_path / "d") as directory:
+        for number in (10, 20):
+            grow(directory, number)
+            directory.create_snapshot()
+        grow(directory, 30)
+        if call == "rename":
+            monkeypatch.setattr(directory.snapshots, "_remove", full)
+        else:
+            monkeypatch.setattr(Path, "mkdir", full)
+        with pytest.raises(DiskFullError, match="no space left"):
+            directory.create_snapshot()
