@@ -185,6 +185,10 @@ class Node:
         else:
             _log.warning("its disk does not answer; leaves without closing its files")
 
+    def is_busy(self) -> bool:
+        """Whether clients wait for writes."""
+        return len(self.replica.writes) > 0
+
     def _fail_all(self, why: str) -> None:
         self.replica.writes.fail_all(Stopping, why)
         self.replica.reads.fail_all(Stopping, why)

@@ -46,6 +46,10 @@ RENEWAL_SECONDS = 10.0  # a snapshot is not taken for a member more often than t
 PATIENCE_SECONDS = 10.0  # for a member that gets no further with the log after its snapshot
 FIRST_PAUSE_SECONDS = 1.0  # after a transfer that failed; then twice as long, and so on
 LAST_PAUSE_SECONDS = 30.0
+# While clients wait for writes, a transfer rests for so many times as long as a chunk has taken:
+# the processors and the disk are theirs for most of the time, however fast those are.
+COURTESY = 3.0
+COURTESY_SECONDS_MAX = 0.1
 
 
 class Owner(Protocol):
@@ -55,6 +59,9 @@ class Owner(Protocol):
 
     def wake(self) -> None:
         """The core was told something."""
+
+    def is_busy(self) -> bool:
+        """Whether clients wait for writes."""
 
     def die(self, why: str) -> None:
         """Something is wrong that no retry can mend."""
@@ -79,7 +86,7 @@ class SnapshotSender:
         self._transport = transport
         self._snapshots = snapshots
         self._owner = owner
-        self._pace = Pace(rate)
+        self._pace = Pace(rate, owner.is_busy)
         self._slots = BoundedSemaphore(TRANSFERS_AT_ONCE)
         self._wanted: dict[str, InstallSnapshot] = {}
         self._serving: dict[str, gevent.Greenlet[..., None]] = {}
@@ -210,16 +217,25 @@ class SnapshotSender:
 
 
 class Pace:
-    """Lets bytes pass at a rate."""
+    """Lets bytes pass at a rate, and clients first."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, is_busy: Callable[[], bool]) -> None:
+        """``is_busy`` says whether clients wait for anything."""
         self._rate = rate
+        self._is_busy = is_busy
         self._free_at = 0.0
+        self._passed_at = 0.0
 
     def wait(self, size_bytes: int) -> None:
         """Sleep until so much may pass."""
-        if not self._rate:
-            return
+        if self._is_busy():
+            took = time.monotonic() - self._passed_at
+            gevent.sleep(min(COURTESY * took, COURTESY_SECONDS_MAX))
+        if self._rate:
+            self._keep_to_rate(size_bytes)
+        self._passed_at = time.monotonic()
+
+    def _keep_to_rate(self, size_bytes: int) -> None:
         now = time.monotonic()
         starts_at = max(now, self._free_at)
         self._free_at = starts_at + size_bytes / self._rate

@@ -15,7 +15,12 @@ from anchor.fsm import StateMachine
 from anchor.node import snapshot_sending
 from anchor.node.compaction import Thresholds
 from anchor.node.snapshot_receiving import SnapshotReceptions
-from anchor.node.snapshot_sending import Pace, SnapshotSender
+from anchor.node.snapshot_sending import (
+    COURTESY,
+    COURTESY_SECONDS_MAX,
+    Pace,
+    SnapshotSender,
+)
 from anchor.node.snapshots import Snapshots
 from anchor.raft import HardState, InstallSnapshot, Role
 from anchor.storage import DataDirectory, DiskFullError, Reception, RocksState, StorageError
@@ -133,6 +138,10 @@ class Leader:
     def wake(self) -> None:
         """The core was told something."""
         self.wakes += 1
+
+    def is_busy(self) -> bool:
+        """Nobody waits for anything."""
+        return False
 
     def die(self, why: str) -> None:
         """Remember why."""
@@ -389,11 +398,29 @@ def test_transfers_keep_to_the_rate_together(monkeypatch: pytest.MonkeyPatch) ->
     now = 100.0
     monkeypatch.setattr("anchor.node.snapshot_sending.time.monotonic", lambda: now)
     monkeypatch.setattr("anchor.node.snapshot_sending.gevent.sleep", slept.append)
-    pace = Pace(1000)
+    pace = Pace(1000, lambda: False)
     for _ in range(3):
         pace.wait(500)
     assert slept == [0.5, 1.0]
-    Pace(0).wait(1 << 40)
+    Pace(0, lambda: False).wait(1 << 40)
+    assert len(slept) == 2
+
+
+def test_a_transfer_rests_while_clients_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a multiple of what a chunk takes, within bounds; and not at all when nobody waits."""
+    slept: list[float] = []
+    now = 100.0
+    monkeypatch.setattr("anchor.node.snapshot_sending.time.monotonic", lambda: now)
+    monkeypatch.setattr("anchor.node.snapshot_sending.gevent.sleep", slept.append)
+    busy = True
+    pace = Pace(0, lambda: busy)
+    pace.wait(1 << 20)
+    now += 0.01
+    pace.wait(1 << 20)
+    assert slept == [COURTESY_SECONDS_MAX, pytest.approx(0.01 * COURTESY)]
+    busy = False
+    now += 0.01
+    pace.wait(1 << 20)
     assert len(slept) == 2
 
 
@@ -528,7 +555,7 @@ def test_what_a_hostile_sender_announces_is_refused(
 ) -> None:
     """Formats of the future, paths, files twice."""
     with leader.snapshots.take() as held:
-        source = snapshot_sending.Source(held.snapshot, Pace(0), lambda: None)
+        source = snapshot_sending.Source(held.snapshot, Pace(0, lambda: False), lambda: None)
     with pytest.raises(SnapshotRefused, match=why):
         follower.receptions.receive(leader.message(), change(source.manifest))
 
@@ -536,7 +563,7 @@ def test_what_a_hostile_sender_announces_is_refused(
 def test_a_snapshot_that_is_not_what_it_says_is_refused(leader: Leader, follower: Follower) -> None:
     """Its files are whole, but of another entry: nothing of it stays."""
     with leader.snapshots.take() as held:
-        source = snapshot_sending.Source(held.snapshot, Pace(0), lambda: None)
+        source = snapshot_sending.Source(held.snapshot, Pace(0, lambda: False), lambda: None)
         message = leader.message()
         lie = replace(message, snapshot=replace(message.snapshot, last_included_index=99))
         with pytest.raises(SnapshotRefused, match="another entry"):
