@@ -63,7 +63,9 @@ def role_of(raft: Raft, member_id: str) -> str:
     if member_id in raft.configuration.learners:
         return "learner"
     if member_id == raft.id:
-        return raft.role.value
+        # A newcomer hears of its leader before it has the configuration that names it: no vote.
+        without_vote = raft.role is Role.FOLLOWER and not raft.configuration.has_vote(member_id)
+        return "learner" if without_vote else raft.role.value
     return Role.LEADER.value if member_id == raft.leader_id else Role.FOLLOWER.value
 
 

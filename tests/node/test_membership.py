@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ import pytest
 
 from anchor.node.errors import MembershipError, NoLeader, RequestTimeout
 from anchor.node.joining import JoinOptions
+from anchor.node.members import role_of
 from anchor.node.membership import Membership
-from anchor.raft import Member
+from anchor.raft import Configuration, Member, Options, Raft, Role
 from anchor.settings import NEWEST_PROTOCOL
+from anchor.storage import MemoryLog
 from anchor.transport import Identification, JoinRequest, TransportError, Unreachable
 from tests.node.replicas import IDS, World
 
@@ -195,3 +198,11 @@ def test_a_removed_member_is_told_for_a_while() -> None:
     membership._departing = {i: (0.0, m) for i, (_, m) in membership._departing.items()}
     membership._tell_transport()
     assert transport.members == list(IDS[:2])
+
+
+def test_a_newcomer_is_no_voter_before_it_has_the_configuration_that_says_so() -> None:
+    """It hears who leads before: whoever waits for three voters must not count it yet."""
+    raft = Raft("n1", MemoryLog(), Options(), random.Random(1))
+    assert (raft.role, role_of(raft, "n1")) == (Role.FOLLOWER, "learner")
+    raft.found(Configuration({"n1": Member("n1"), "n2": Member("n2")}, frozenset({"n1", "n2"})))
+    assert (raft.role, role_of(raft, "n1")) == (Role.FOLLOWER, "follower")
