@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +45,22 @@ class _Sequence:
         return Act.SERVE if _is_aside(seen) else self.replies.pop(0)
 
 
+class _Server(ThreadingHTTPServer):
+    """Keeps what goes wrong, but for clients that go away while they are answered."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.errors: list[str] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Note an exception that a request ended with."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.errors.append(f"{request} {client_address}: {error!r}")
+
+
 class FakeNode:
     """Serves on a free port while entered, for a cluster of its own unless told otherwise.
 
@@ -61,9 +80,8 @@ class FakeNode:
         self.node_id = node_id
         self.script: Script = _as_script(script)
         self._over = threading.Event()
-        self._connections = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._sockets: list[socket.socket] = []
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -97,11 +115,14 @@ class FakeNode:
         ]
 
     def stop(self) -> None:
-        """Close the port: connections are refused from now on."""
+        """Close the port and all connections, as when a process is killed."""
         self._over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):  # it is closed already
+                each.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -116,6 +137,7 @@ class FakeNode:
     ) -> None:
         if self._thread.is_alive():
             self.stop()
+        assert self._server.errors == []
 
     def _reply(self, seen: Seen) -> Reply | Act:
         reply = self.script(seen)
@@ -135,8 +157,8 @@ class FakeNode:
 
             def setup(self) -> None:
                 super().setup()
-                self.number = fake._connections
-                fake._connections += 1
+                self.number = len(fake._sockets)
+                fake._sockets.append(self.connection)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""

@@ -200,7 +200,7 @@ def test_once_the_fate_is_open_no_other_answer_settles_it(other: Reply, naps: Na
         cluster = FakeCluster()
         with (
             FakeNode(script, cluster=cluster) as node,
-            Client(node.endpoint, sleep=naps, timeout=0.4) as client,
+            Client(node.endpoint, sleep=naps, timeout=30 if ending is Act.SERVE else 0.4) as client,
         ):
             if ending is Act.SERVE:
                 assert client.put("k", b"v") == 1
