@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # RFC 9110's names; Python's depend on its version.
-_TITLES = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
+_TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}
 _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in _TITLES.items()
 }

@@ -75,21 +75,21 @@ class Store(Protocol):
         """Who leads, as far as this node knows."""
 
     @property
-    def term(self) -> int:
-        """The current term."""
-
-    @property
     def cluster_id(self) -> str:
-        """The cluster's id; empty until this node is in one."""
+        """The cluster's; empty until the node is in one."""
 
     @property
     def speaks_sessions(self) -> bool:
-        """Whether all members know sessions, idempotency keys and conditions."""
+        """Whether all members know of sessions, idempotency keys and conditions."""
+
+    @property
+    def term(self) -> int:
+        """The current term."""
 
     def write(
         self, command: bytes, key: bytes | None, timeout_seconds: float
     ) -> Result | SessionResult:
-        """Have one serialized command applied: a write of ``key``, or one about a session."""
+        """Have one serialized command applied, which writes a key or none."""
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
         """Read a key as fresh as asked; None where it is not there."""

@@ -73,6 +73,7 @@ from anchor.fsm.codec import (
     encode_put,
     encode_session_command,
     encode_write,
+    is_applied_once,
     takes_space,
 )
 from anchor.fsm.commands import (
@@ -143,5 +144,6 @@ __all__ = [
     "encode_session_command",
     "encode_write",
     "fingerprint_of",
+    "is_applied_once",
     "takes_space",
 ]

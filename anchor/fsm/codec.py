@@ -114,6 +114,11 @@ def takes_space(command: bytes) -> bool:
     return command[:1] == _PUT_TAG
 
 
+def is_applied_once(command: bytes) -> bool:
+    """Whether this serialized command may be in several batches and still happens once."""
+    return _Command.FromString(command).WhichOneof("once") is not None
+
+
 def encode_batch(origin: int, number: int, commands: Sequence[bytes]) -> bytes:
     """Put serialized commands together as one entry's payload.
 

@@ -133,6 +133,11 @@ class StateMachine:
         record = self._store.get(b"k" + key)
         return None if record is None else records.decode_value(record)
 
+    def last_number(self, origin: int) -> int:
+        """Give the number of the last batch of an origin that was applied; 0 if none is known."""
+        seen = self._origins.get(origin)
+        return 0 if seen is None else seen.number
+
     @property
     def session_count(self) -> int:
         """How many sessions there are."""

@@ -122,6 +122,7 @@ class World:
                 StateMachine(self.stores[member_id]),
                 self.outsides[member_id],
                 origin=number + 1,
+                tick_ms=20.0,
             )
 
     def run(self) -> None:
