@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from anchor.fsm import KeyValue
 
-_RANGE = re.compile(r"[\t ]*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)[\t ]*")
-_WEIGHT = re.compile(r"[\t ]*[qQ]=(.*?)[\t ]*")
 _QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 _JSON = "application/json"
@@ -25,12 +23,10 @@ def wants_json(accept: bytes) -> bool:
     """Tell whether this value of Accept names JSON, and likes it no less than the raw value."""
     qualities: dict[str, float] = {}
     for element in accept.decode("latin-1").split(","):
-        media_range, *parameters = element.split(";")
-        found = _RANGE.fullmatch(media_range)
+        media_range, *parameters = (part.strip(" \t").lower() for part in element.split(";"))
         quality = _quality(parameters)
-        if found and quality is not None:
-            name = found[1].lower()
-            qualities[name] = max(quality, qualities.get(name, 0.0))
+        if quality is not None:
+            qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
     liked = qualities.get(_JSON, 0.0)
     raw = next((qualities[name] for name in _RAW if name in qualities), 0.0)
     return liked > 0 and liked >= raw
@@ -39,9 +35,8 @@ def wants_json(accept: bytes) -> bool:
 def _quality(parameters: list[str]) -> float | None:
     """Return the weight (§12.4.2) among an element's parameters; None if it is malformed."""
     for parameter in parameters:
-        weight = _WEIGHT.fullmatch(parameter)
-        if weight is not None:
-            return float(weight[1]) if _QUALITY.fullmatch(weight[1]) else None
+        if parameter.startswith("q="):
+            return float(parameter[2:]) if _QUALITY.fullmatch(parameter[2:]) else None
     return 1.0
 
 

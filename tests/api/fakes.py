@@ -93,6 +93,10 @@ class FakeStore:
         (result,) = self._apply(EntryKind.COMMAND, batch)
         return result
 
+    def content(self) -> dict[bytes, bytes]:
+        """All records but for how far they go: what a command without effect leaves alone."""
+        return {key: value for key, value in self.records.iterate(b"") if key[:1] != b"m"}
+
     def advance_to(self, index: int) -> None:
         """Let entries that do nothing follow."""
         while self.applied_index < index:

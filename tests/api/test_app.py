@@ -6,13 +6,14 @@ import json
 import logging
 
 import pytest
-from falcon.testing import Result, TestClient
+from falcon.testing import TestClient
 
 from anchor.api.app import create_app
 from anchor.api.limits import Limits
 from anchor.node import errors
 from anchor.node.consistency import Consistency
 from anchor.node.replacing import TargetMember
+from tests.api.asking import problem
 from tests.api.fakes import FakeStore
 
 
@@ -26,17 +27,6 @@ def store() -> FakeStore:
 def client(store: FakeStore) -> TestClient:
     """Return a client of an application around it."""
     return TestClient(create_app(store, Limits(request_timeout=1.5, membership_timeout=2.5)))
-
-
-def problem(answer: Result) -> tuple[int, str]:
-    """Return status and code of an answer that must be a well-formed problem."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert set(answer.json) == {
-        "type", "title", "status", "detail", "code", "leader", "retryable",
-    }  # fmt: skip
-    assert answer.json["status"] == answer.status_code
-    assert "\n" not in answer.json["detail"]
-    return answer.status_code, answer.json["code"]
 
 
 # --------------------------------------------------------------------------- keys
