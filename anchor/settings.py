@@ -18,9 +18,9 @@ VERSION = "0.1.0"
 
 # What members say to each other: this version reads and writes all of these protocols, and a
 # cluster uses the newest that all its members speak (anchor.node.versions).
-# 1: the first. 2: a member says when its disk has no room.
+# 1: the first. 2: a member says when its disk has no room. 3: sessions, and what goes with them.
 OLDEST_PROTOCOL = 1
-NEWEST_PROTOCOL = 2
+NEWEST_PROTOCOL = 3
 
 OUT_OF_ROOM = 75
 """How a node's process exits that met a full disk unprepared: it can start over once there is room.
@@ -58,6 +58,7 @@ class Settings:
     request_timeout_ms: int = 5000
     max_value_bytes: int = 1 << 20
     max_key_bytes: int = 4096
+    max_sessions: int = 10_000
     snapshot_entries: int = 10_000
     snapshot_bytes: int = 64 << 20
     snapshot_rate: int = 0  # bytes a second; 0: as fast as it goes

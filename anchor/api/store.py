@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from anchor.fsm import KeyValue, Result
+    from anchor.fsm import KeyValue, Result, SessionResult
     from anchor.node.consistency import Consistency
     from anchor.node.replacing import TargetMember
     from anchor.storage.backup_format import BackupHeader
@@ -75,11 +75,21 @@ class Store(Protocol):
         """Who leads, as far as this node knows."""
 
     @property
+    def cluster_id(self) -> str:
+        """The cluster's; empty until the node is in one."""
+
+    @property
+    def speaks_sessions(self) -> bool:
+        """Whether all members know of sessions, idempotency keys and conditions."""
+
+    @property
     def term(self) -> int:
         """The current term."""
 
-    def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
-        """Have one serialized command applied."""
+    def write(
+        self, command: bytes, key: bytes | None, timeout_seconds: float
+    ) -> Result | SessionResult:
+        """Have one serialized command applied, which writes a key or none."""
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
         """Read a key as fresh as asked; None where it is not there."""

@@ -10,27 +10,79 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from anchor.fsm.commands import (
+    ByKey,
+    CloseSession,
+    Command,
+    Condition,
+    InSession,
+    KeepAlive,
+    OpenSession,
+    Write,
+)
 from anchor.fsm.errors import MalformedPayloadError
 from anchor.fsm.fsm_pb2 import Batch as _Batch
+from anchor.fsm.fsm_pb2 import ByKey as _ByKey
+from anchor.fsm.fsm_pb2 import CloseSession as _CloseSession
 from anchor.fsm.fsm_pb2 import Command as _Command
+from anchor.fsm.fsm_pb2 import Condition as _Condition
 from anchor.fsm.fsm_pb2 import Delete as _Delete
+from anchor.fsm.fsm_pb2 import InSession as _InSession
+from anchor.fsm.fsm_pb2 import KeepAlive as _KeepAlive
+from anchor.fsm.fsm_pb2 import OpenSession as _OpenSession
 from anchor.fsm.fsm_pb2 import Put as _Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DELETE_TAG = b"\x12"  # of a command: field 2, length-delimited
+_PUT_TAG = b"\x0a"  # of a command: field 1, length-delimited
 _COMMANDS_TAG = b"\x0a"  # field 1, length-delimited
 _ORIGIN_TAG = b"\x11"  # field 2, fixed 64 bits
 _NUMBER_TAG = b"\x18"  # field 3, varint
+_CLOCK_TAG = b"\x20"  # field 4, varint
+DIGEST_OF_KEY_BYTES = 16
 
 
 class Batch(NamedTuple):
-    """A decoded batch. Each operation is a key and its new value, or None to delete it."""
+    """A decoded batch. ``clock_ms`` is 0 if its leader put no time into it."""
 
     origin: int
     number: int
-    operations: list[tuple[bytes, bytes | None]]
+    clock_ms: int
+    commands: list[Command]
+
+
+def encode_write(write: Write) -> bytes:
+    """One serialized command."""
+    if write.condition is None and write.once is None:
+        return (
+            encode_delete(write.key) if write.value is None else encode_put(write.key, write.value)
+        )
+    command = _Command()
+    if write.value is None:
+        command.delete.key = write.key
+    else:
+        command.put.key, command.put.value = write.key, write.value
+    if write.condition is not None:
+        mod_indexes, absent, present = write.condition
+        command.condition.CopyFrom(
+            _Condition(mod_indexes=mod_indexes, absent=absent, present=present)
+        )
+    if isinstance(write.once, InSession):
+        session, token, sequence, acknowledged, fingerprint = write.once
+        command.in_session.CopyFrom(
+            _InSession(
+                session=session,
+                token=token,
+                sequence=sequence,
+                acknowledged=acknowledged,
+                fingerprint=fingerprint,
+            )
+        )
+    elif write.once is not None:
+        digest, fingerprint = write.once
+        command.by_key.CopyFrom(_ByKey(digest=digest, fingerprint=fingerprint))
+    return command.SerializeToString()
 
 
 def encode_put(key: bytes, value: bytes) -> bytes:
@@ -43,9 +95,28 @@ def encode_delete(key: bytes) -> bytes:
     return _Command(delete=_Delete(key=key)).SerializeToString()
 
 
-def is_delete(command: bytes) -> bool:
-    """Whether this serialized command frees space rather than taking it."""
-    return command[:1] == _DELETE_TAG
+def encode_session_command(command: OpenSession | KeepAlive | CloseSession) -> bytes:
+    """One serialized command about a session."""
+    if isinstance(command, OpenSession):
+        ttl_ms, token, max_sessions = command
+        opened = _OpenSession(ttl_ms=ttl_ms, token=token, max_sessions=max_sessions)
+        return _Command(open_session=opened).SerializeToString()
+    session, token = command
+    if isinstance(command, KeepAlive):
+        kept = _KeepAlive(session=session, token=token)
+        return _Command(keep_alive=kept).SerializeToString()
+    closed = _CloseSession(session=session, token=token)
+    return _Command(close_session=closed).SerializeToString()
+
+
+def takes_space(command: bytes) -> bool:
+    """Whether this serialized command stores a value, rather than freeing what one took."""
+    return command[:1] == _PUT_TAG
+
+
+def is_applied_once(command: bytes) -> bool:
+    """Whether this serialized command may be in several batches and still happens once."""
+    return _Command.FromString(command).WhichOneof("once") is not None
 
 
 def encode_batch(origin: int, number: int, commands: Sequence[bytes]) -> bytes:
@@ -63,6 +134,11 @@ def encode_batch(origin: int, number: int, commands: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def clock_suffix(clock_ms: int) -> bytes:
+    """What a leader puts behind a batch that has no time in it yet; alone it is one of its own."""
+    return _CLOCK_TAG + _varint(clock_ms)
+
+
 def decode_batch(payload: bytes) -> Batch:
     """Read what ``encode_batch`` wrote; raises MalformedPayloadError for anything else.
 
@@ -76,22 +152,60 @@ def decode_batch(payload: bytes) -> Batch:
     message.DiscardUnknownFields()
     if message.ByteSize() != len(payload):
         raise MalformedPayloadError("the batch has fields this version does not know")
-    operations: list[tuple[bytes, bytes | None]] = []
-    for command in message.commands:
-        operation = command.WhichOneof("operation")
-        if operation == "put":
-            put = command.put
-            operations.append((put.key, put.value))
-        elif operation == "delete":
-            operations.append((command.delete.key, None))
-        else:
-            raise MalformedPayloadError("the batch has an operation this version does not know")
-    return Batch(message.origin, message.number, operations)
+    commands = [_decode_command(command) for command in message.commands]
+    return Batch(message.origin, message.number, message.clock_ms, commands)
+
+
+def _decode_command(command: _Command) -> Command:
+    operation = command.WhichOneof("operation")
+    if operation == "put":
+        put = command.put
+        return Write(put.key, put.value, *_terms(command))
+    if operation == "delete":
+        return Write(command.delete.key, None, *_terms(command))
+    if _terms(command) != (None, None):
+        raise MalformedPayloadError("a command about a session has terms that only a write can")
+    if operation == "open_session":
+        opened = command.open_session
+        return OpenSession(opened.ttl_ms, opened.token, opened.max_sessions)
+    if operation == "keep_alive":
+        return KeepAlive(command.keep_alive.session, command.keep_alive.token)
+    if operation == "close_session":
+        return CloseSession(command.close_session.session, command.close_session.token)
+    raise MalformedPayloadError("the batch has an operation this version does not know")
+
+
+def _terms(command: _Command) -> tuple[Condition | None, InSession | ByKey | None]:
+    """On what terms a write shall happen: only if, and only once."""
+    condition: Condition | None = None
+    if command.HasField("condition"):
+        found = command.condition
+        condition = Condition(tuple(found.mod_indexes), found.absent, found.present)
+    once = command.WhichOneof("once")
+    if once is None:
+        return condition, None
+    if once == "by_key":
+        by_key = ByKey(command.by_key.digest, command.by_key.fingerprint)
+        if len(by_key.digest) != DIGEST_OF_KEY_BYTES:
+            raise MalformedPayloadError(f"a key's digest of {len(by_key.digest)} bytes")
+        return condition, by_key
+    in_session = command.in_session
+    return condition, InSession(
+        in_session.session,
+        in_session.token,
+        in_session.sequence,
+        in_session.acknowledged,
+        in_session.fingerprint,
+    )
 
 
 def check_batch(payload: bytes) -> None:
-    """Raise MalformedPayloadError for what ``apply`` could not follow."""
-    decode_batch(payload)
+    """Raise MalformedPayloadError for what ``apply`` could not follow, or has a time in it.
+
+    Only the leader that proposes a batch puts its time into it.
+    """
+    if decode_batch(payload).clock_ms:
+        raise MalformedPayloadError("a batch with a time that its leader did not put there")
 
 
 def _varint(number: int) -> bytes:

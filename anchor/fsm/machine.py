@@ -8,19 +8,37 @@ the state machine's own fields follow; an error on the way leaves everything as 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from anchor.fsm import records
 from anchor.fsm.codec import decode_batch
+from anchor.fsm.commands import (
+    Command,
+    InSession,
+    KeepAlive,
+    OpenSession,
+    Result,
+    SessionResult,
+    Status,
+    Write,
+)
 from anchor.fsm.errors import FsmError, MalformedPayloadError, OutOfOrderError
 from anchor.fsm.records import Applied, KeyValue, Origin
+from anchor.fsm.remembered_keys import NEVER_MS, KeysDraft, RememberedKeys
+from anchor.fsm.sessions import Sessions, SessionsDraft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ORIGINS_KEPT = 256
 DIGESTS_KEPT = 4096
+
+# What has run out ends with the first entry of each second of the clock.
+EXPIRY_MS = 1000
+
+NO_TERMS = (None, None)  # of a write: only if, and only once
 
 
 class EntryKind(IntEnum):
@@ -66,21 +84,9 @@ class StateStore(Protocol):
         """Make all changes or none; None deletes, whether it was there or not."""
         ...
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all keys that start with ``prefix``, in order, with their records."""
+    def iterate(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all keys that start with ``prefix``, from ``start`` on, in order, with records."""
         ...
-
-
-class Result(NamedTuple):
-    """What one command did. ``existed``: the key had a value before.
-
-    ``create_index`` and ``version`` are the key's own now; both are 0 once it is deleted.
-    """
-
-    existed: bool
-    create_index: int
-    mod_index: int
-    version: int
 
 
 class BatchOutcome(NamedTuple):
@@ -88,7 +94,7 @@ class BatchOutcome(NamedTuple):
 
     origin: int
     number: int
-    results: list[Result]
+    results: list[Result | SessionResult]
     replayed: bool
 
 
@@ -105,7 +111,7 @@ class StateMachine:
         applied = Applied(0, 0, bytes(records.DIGEST_BYTES))
         if record is not None:
             applied = records.decode_applied(record)
-        self.applied_index, self.applied_term, self.digest = applied
+        self._follow(applied)
         self.configuration: bytes | None = None
         self.configuration_index = 0
         record = store.get(records.CONFIGURATION_KEY)
@@ -114,6 +120,10 @@ class StateMachine:
         # Ordered by the index of the last batch, the oldest first: an origin moves to the end
         # when a batch of it is applied.
         self._origins = _load_origins(store)
+        self._sessions = Sessions(store.iterate(records.SESSION_PREFIX))
+        self._keys = RememberedKeys(
+            applied.remembered_keys, 0 if applied.remembered_keys else NEVER_MS
+        )
         # The digest after index i stands at i % DIGESTS_KEPT, with i beside it.
         self._digests: list[tuple[int, bytes]] = [(-1, b"")] * DIGESTS_KEPT
         self._remember_digest(applied.last_index, applied.digest)
@@ -122,6 +132,21 @@ class StateMachine:
         """Give what ``key`` holds after the last applied entry. A few µs."""
         record = self._store.get(b"k" + key)
         return None if record is None else records.decode_value(record)
+
+    def last_number(self, origin: int) -> int:
+        """Give the number of the last batch of an origin that was applied; 0 if none is known."""
+        seen = self._origins.get(origin)
+        return 0 if seen is None else seen.number
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions.records)
+
+    @property
+    def nothing_ends_before_ms(self) -> int:
+        """No session and no idempotency key ends before the clock says so; a lower bound."""
+        return min(self._sessions.none_ends_before_ms, self._keys.none_ends_before_ms)
 
     def digest_at(self, index: int) -> bytes | None:
         """Give the digest after the entry at ``index``, if that is among the last few thousand.
@@ -149,11 +174,18 @@ class StateMachine:
         """Follow the store, which has the draft now."""
         for index, digest in draft.digests:
             self._remember_digest(index, digest)
-        self.applied_index, self.applied_term, self.digest = draft.applied
+        self._follow(draft.applied)
+        self._sessions.accept(draft.sessions)
+        self._keys = draft.keys.known()
         if draft.configuration is not None:
             self.configuration_index, self.configuration = draft.configuration
         if draft.origins is not None:
             self._origins = draft.origins
+
+    def _follow(self, applied: Applied) -> None:
+        self.applied_index, self.applied_term, self.digest = applied[:3]
+        self.clock_ms = applied.clock_ms
+        self._grace_ms = applied.grace_ms
 
     def _remember_digest(self, index: int, digest: bytes) -> None:
         self._digests[index % DIGESTS_KEPT] = (index, digest)
@@ -163,19 +195,44 @@ class _Draft:
     """The changes that some entries make, before anything is changed."""
 
     def __init__(self, machine: StateMachine) -> None:
-        self._get_stored = machine._store.get  # noqa: SLF001 - one thing in two classes
+        # One thing in two classes: the draft sees what the machine keeps to itself.
+        self._get_stored = machine._store.get  # noqa: SLF001
         self._known_origins = machine._origins  # noqa: SLF001
         self._changes: dict[bytes, bytes | None] = {}
-        self.applied = Applied(machine.applied_index, machine.applied_term, machine.digest)
+        self.applied_index, self.applied_term = machine.applied_index, machine.applied_term
+        self.digest = machine.digest
+        self._clock_ms, self._grace_ms = machine.clock_ms, machine._grace_ms  # noqa: SLF001
         self.origins: dict[int, Origin] | None = None
+        self.sessions = SessionsDraft(machine._sessions, self._changes)  # noqa: SLF001
+        self.keys = KeysDraft(
+            machine._keys,  # noqa: SLF001
+            self._record,
+            machine._store.iterate,  # noqa: SLF001
+            self._changes,
+        )
         self.configuration: tuple[int, bytes] | None = None
         self.digests: list[tuple[int, bytes]] = []
+
+    @property
+    def applied(self) -> Applied:
+        """How far it goes, and what goes with it."""
+        return Applied(
+            self.applied_index,
+            self.applied_term,
+            self.digest,
+            self._clock_ms,
+            self._grace_ms,
+            self.keys.count,
+        )
 
     def apply(self, entry: AppliedEntry) -> BatchOutcome | None:
         """Add what one entry does."""
         self._check_order(entry)
         outcome: BatchOutcome | None = None
         trace: list[bytes] = []
+        if entry.term != self.applied_term:
+            # No client could use its session while nobody led.
+            self._grace_ms = self._clock_ms
         if entry.kind == EntryKind.COMMAND:
             outcome = self._apply_batch(entry, trace)
         elif entry.kind == EntryKind.CONFIGURATION:
@@ -197,32 +254,76 @@ class _Draft:
         return self._changes
 
     def _check_order(self, entry: AppliedEntry) -> None:
-        if entry.index != self.applied.last_index + 1:
+        if entry.index != self.applied_index + 1:
             raise OutOfOrderError(
-                f"entry {entry.index} cannot be applied after entry {self.applied.last_index}"
+                f"entry {entry.index} cannot be applied after entry {self.applied_index}"
             )
-        if entry.term < self.applied.last_term:
+        if entry.term < self.applied_term:
             raise OutOfOrderError(
                 f"entry {entry.index} is of term {entry.term}, "
-                f"the one before it of {self.applied.last_term}"
+                f"the one before it of {self.applied_term}"
             )
 
     def _apply_batch(self, entry: AppliedEntry, trace: list[bytes]) -> BatchOutcome:
         try:
-            origin, number, operations = decode_batch(entry.payload)
+            origin, number, clock_ms, commands = decode_batch(entry.payload)
         except MalformedPayloadError as error:
             raise MalformedPayloadError(f"entry {entry.index}: {error}") from None
+        self._set_clock(clock_ms, entry.index, trace)
         replayed = not self._is_new(origin, number, entry.index)
-        results: list[Result] = []
+        results: list[Result | SessionResult] = []
         if not replayed:
             results = [
-                self._put(key, value, entry.index, trace)
-                if value is not None
-                else self._delete(key, entry.index, trace)
-                for key, value in operations
+                # Most commands are this, and a call costs more than a look.
+                self._write(command, entry.index, trace)
+                if command.__class__ is Write and command[2:] == NO_TERMS
+                else self._do(command, entry.index, position, trace)
+                for position, command in enumerate(commands)
             ]
         trace.append(b"r" if replayed else b"a")
         return BatchOutcome(origin, number, results, replayed)
+
+    def _set_clock(self, clock_ms: int, index: int, trace: list[bytes]) -> None:
+        """Let time pass; whatever a leader says, it does not go back."""
+        before_ms = self._clock_ms
+        self._clock_ms = max(before_ms, clock_ms)
+        for part in (self.sessions, self.keys):
+            part.clock_ms, part.trace = self._clock_ms, trace
+        self.sessions.grace_ms, self.sessions.index = self._grace_ms, index
+        if self._clock_ms // EXPIRY_MS != before_ms // EXPIRY_MS:
+            self.sessions.expire()
+            self.keys.expire()
+
+    def _do(
+        self, command: Command, index: int, position: int, trace: list[bytes]
+    ) -> Result | SessionResult:
+        """Do what is more than a plain write."""
+        if isinstance(command, Write):
+            act = partial(self._write_if, command, index, trace)
+            if isinstance(command.once, InSession):
+                return self.sessions.write(command.once, position, act)
+            if command.once is not None:
+                return self.keys.write(command.once, act)
+            return act()
+        if isinstance(command, OpenSession):
+            return self.sessions.open(command, position)
+        if isinstance(command, KeepAlive):
+            return self.sessions.keep_alive(command, position)
+        return self.sessions.close(command)
+
+    def _write_if(self, write: Write, index: int, trace: list[bytes]) -> Result:
+        """Write if the key is as it shall be."""
+        if write.condition is not None:
+            record = self._record(records.KEY_PREFIX + write.key)
+            found = (0, 0, 0) if record is None else records.unpack_value_header(record)
+            if not write.condition.holds(found[1]):
+                return Result(record is not None, *found, Status.CONDITION_FAILED)
+        return self._write(write, index, trace)
+
+    def _write(self, write: Write, index: int, trace: list[bytes]) -> Result:
+        if write.value is None:
+            return self._delete(write.key, index, trace)
+        return self._put(write.key, write.value, index, trace)
 
     def _put(self, key: bytes, value: bytes, index: int, trace: list[bytes]) -> Result:
         stored_key = b"k" + key
@@ -253,6 +354,8 @@ class _Draft:
 
     def _is_new(self, origin: int, number: int, index: int) -> bool:
         """Whether this batch was not applied before; if so, remember that it is now."""
+        if not origin:
+            return True
         origins = self._known_origins if self.origins is None else self.origins
         seen = origins.get(origin)
         if seen is not None and number <= seen.number:
@@ -270,13 +373,13 @@ class _Draft:
 
     def _advance(self, entry: AppliedEntry, trace: list[bytes]) -> None:
         """Extend the digest's chain by the entry and by what it did."""
-        chain = blake2b(self.applied.digest, digest_size=records.DIGEST_BYTES)
+        chain = blake2b(self.digest, digest_size=records.DIGEST_BYTES)
         chain.update(b"%d %d %d %d " % (entry.index, entry.term, entry.kind, len(entry.payload)))
         chain.update(entry.payload)
         chain.update(b"".join(trace))
-        digest = chain.digest()
-        self.digests.append((entry.index, digest))
-        self.applied = Applied(entry.index, entry.term, digest)
+        self.digest = chain.digest()
+        self.digests.append((entry.index, self.digest))
+        self.applied_index, self.applied_term = entry.index, entry.term
 
 
 def _origin_key(origin: int) -> bytes:

@@ -8,16 +8,21 @@ from typing import Any, NamedTuple
 from anchor.fsm.errors import MalformedStateError
 
 FORMAT = 1
+APPLIED_FORMAT_WITH_CLOCK = 2
 DIGEST_BYTES = 16
 
 KEY_PREFIX = b"k"
 ORIGIN_PREFIX = b"o"
+SESSION_PREFIX = b"s"
+ANSWER_PREFIX = b"i"
+EXPIRY_PREFIX = b"j"
 APPLIED_KEY = b"mapplied"
 CONFIGURATION_KEY = b"mconfiguration"
 
 _VALUE_HEADER = struct.Struct(">BQQQ")
 _ORIGIN = struct.Struct(">BQQ")
 _APPLIED = struct.Struct(f">BQQ{DIGEST_BYTES}s")
+_APPLIED_WITH_CLOCK = struct.Struct(f">BQQ{DIGEST_BYTES}sQQQ")
 _CONFIGURATION_HEADER = struct.Struct(">BQ")
 
 pack_value_header = _VALUE_HEADER.pack
@@ -37,11 +42,18 @@ class KeyValue(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """How far the log is applied, and the digest of all that was."""
+    """How far the log is applied, and what goes with every entry.
+
+    ``digest`` is of all that was applied; ``clock_ms`` is the state machine's time, ``grace_ms``
+    what it was when the last term began; so many idempotency keys are remembered.
+    """
 
     last_index: int
     last_term: int
     digest: bytes
+    clock_ms: int = 0
+    grace_ms: int = 0
+    remembered_keys: int = 0
 
 
 class Origin(NamedTuple):
@@ -81,12 +93,17 @@ def decode_origin(record: bytes) -> Origin:
 
 
 def encode_applied(applied: Applied) -> bytes:
-    """Write the applied record."""
-    return _APPLIED.pack(FORMAT, *applied)
+    """Write the applied record, as older versions know it while there is nothing new in it."""
+    if not any(applied[3:]):
+        return _APPLIED.pack(FORMAT, *applied[:3])
+    return _APPLIED_WITH_CLOCK.pack(APPLIED_FORMAT_WITH_CLOCK, *applied)
 
 
 def decode_applied(record: bytes) -> Applied:
     """Read the applied record."""
+    if record[:1] == bytes((APPLIED_FORMAT_WITH_CLOCK,)):
+        _check_size(_APPLIED_WITH_CLOCK, record, "the applied record")
+        return Applied(*_APPLIED_WITH_CLOCK.unpack(record)[1:])
     return Applied(*_unpack(_APPLIED, record, "the applied record"))
 
 
@@ -104,9 +121,13 @@ def decode_configuration(record: bytes) -> tuple[int, bytes]:
 
 def _unpack(layout: struct.Struct, record: bytes, what: str) -> tuple[Any, ...]:
     """Unpack a record of fixed size, less its format."""
-    if len(record) != layout.size:
-        raise MalformedStateError(f"{what} has {len(record)} bytes, not {layout.size}")
+    _check_size(layout, record, what)
     found, *fields = layout.unpack(record)
     if found != FORMAT:
         raise MalformedStateError(f"{what} is of format {found}; this version knows {FORMAT}")
     return tuple(fields)
+
+
+def _check_size(layout: struct.Struct, record: bytes, what: str) -> None:
+    if len(record) != layout.size:
+        raise MalformedStateError(f"{what} has {len(record)} bytes, not {layout.size}")

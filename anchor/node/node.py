@@ -39,6 +39,7 @@ from anchor.node.consistency import Consistency
 from anchor.node.disk import Disk
 from anchor.node.errors import NodeError, Removed, Stopping
 from anchor.node.forwarding import Forwarding
+from anchor.node.leader_clock import SESSIONS_PROTOCOL
 from anchor.node.membership import Membership
 from anchor.node.replica import Replica
 from anchor.node.snapshot_sending import SnapshotSender
@@ -54,7 +55,7 @@ from anchor.storage import DiskFullError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from anchor.fsm import KeyValue, Result, StateMachine
+    from anchor.fsm import KeyValue, Result, SessionResult, StateMachine
     from anchor.node.compaction import Thresholds
     from anchor.node.joining import JoinOptions
     from anchor.node.snapshot_receiving import SnapshotReceptions
@@ -117,7 +118,12 @@ class Node:
         self._machine = parts.machine
         self.raft = parts.raft
         self.replica = Replica(
-            parts.raft, parts.directory.log, parts.machine, self, origin=parts.origin
+            parts.raft,
+            parts.directory.log,
+            parts.machine,
+            self,
+            origin=parts.origin,
+            tick_ms=parts.tick_seconds * 1000,
         )
         self.forwarding = Forwarding(self.replica, parts.transport)
         self.membership = Membership(self, parts)
@@ -295,6 +301,7 @@ class Node:
         self._look_at_space()
         self.replica.writes.expire(now, self._leader_known)
         self.replica.reads.expire(now, self._leader_known)
+        self.replica.end_what_is_due()
         syncing_seconds = clock() - self._sync_began if self._syncing else 0.0
         others = self.raft.configuration.voters - {self.raft.id}
         if (
@@ -316,8 +323,10 @@ class Node:
 
     # ----------------------------------------------------------------- what clients ask
 
-    def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
-        """Have one serialized command applied; raises a NodeError.
+    def write(
+        self, command: bytes, key: bytes | None, timeout_seconds: float
+    ) -> Result | SessionResult:
+        """Have one serialized command applied, which writes a key or none; raises a NodeError.
 
         CommitUnknown says that nobody knows; all others promise that nothing happened.
         """
@@ -327,7 +336,7 @@ class Node:
         waiter = Waiter(time.monotonic() + timeout_seconds)
         self.replica.write(command, key, waiter)
         self._wake.set()
-        result: Result = waiter.wait()
+        result: Result | SessionResult = waiter.wait()
         return result
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
@@ -378,6 +387,21 @@ class Node:
     def applied_index(self) -> int:
         """How far the state machine has got."""
         return self._machine.applied_index
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions of clients there are."""
+        return self._machine.session_count
+
+    @property
+    def speaks_sessions(self) -> bool:
+        """Whether all members know of sessions, idempotency keys and conditions."""
+        return self.raft.cluster_speaks(SESSIONS_PROTOCOL)
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's; empty until this node is in one."""
+        return self.membership.cluster_id
 
     @property
     def leader_id(self) -> str | None:

@@ -14,12 +14,14 @@ There is no greenlet, no clock and no chance in here, so a simulation drives the
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from anchor.crash import point
 from anchor.node.errors import DiskFull
+from anchor.node.leader_clock import LeaderClock
 from anchor.node.reads import ReadQueue
-from anchor.node.writes import Batch, Pending, WriteQueue, payloads
+from anchor.node.writes import Batch, Pending, WriteQueue
 from anchor.raft import NoRoom, NotLeader, Refused
 
 if TYPE_CHECKING:
@@ -85,12 +87,20 @@ class Replica:
     """One member: its core, its log and its state machine, and the clients that wait for them."""
 
     def __init__(
-        self, raft: Raft, log: Log, machine: StateMachine, outside: Outside, *, origin: int
+        self,
+        raft: Raft,
+        log: Log,
+        machine: StateMachine,
+        outside: Outside,
+        *,
+        origin: int,
+        tick_ms: float,
     ) -> None:
         self.raft = raft
         self.machine = machine
         self.writes = WriteQueue(origin, max_rounds=ROUNDS_IN_FLIGHT)
         self.reads = ReadQueue()
+        self.clock = LeaderClock(raft, machine, tick_ms)
         self.written = 0  # the newest Ready that went into the log
         self._log = log
         self._outside = outside
@@ -107,7 +117,14 @@ class Replica:
     def tick(self, elapsed_ticks: int) -> None:
         """Time passed. Whatever was refused is tried again from here on."""
         self._holding_back = False
+        self.clock.tick(elapsed_ticks)
         self.raft.tick(elapsed_ticks)
+
+    def end_what_is_due(self) -> None:
+        """As leader: where nobody writes, let an entry pass on what time it is."""
+        if self.clock.is_due() and self.machine.applied_index == self.raft.last_log_index:
+            with suppress(Refused):
+                self.raft.propose([self.clock.suffix()])
 
     def receive(self, message: Message) -> None:
         """A message of a member arrived; raises InvalidMessage, and then nothing has changed."""
@@ -130,7 +147,7 @@ class Replica:
 
     # ----------------------------------------------------------------- what clients ask
 
-    def write(self, command: bytes, key: bytes, waiter: Pending) -> None:
+    def write(self, command: bytes, key: bytes | None, waiter: Pending) -> None:
         """Let a client's command be gathered; raises Overloaded."""
         self.writes.add(command, key, waiter)
 
@@ -152,7 +169,7 @@ class Replica:
 
     def propose_for(self, member_id: str, batches: Sequence[bytes]) -> Proposed:
         """Propose another node's batches; raises Refused, and then none was."""
-        proposed = self.raft.propose(batches)
+        proposed = self.raft.propose(self._with_time(batches))
         # That node waits to see them applied: tell it as soon as they are committed.
         self.raft.want_commit(member_id, proposed.last_index)
         return proposed
@@ -240,7 +257,7 @@ class Replica:
     def _install(self, ready: Ready) -> None:
         self._outside.install(ready)
         self.raft.applied(self.machine.applied_index)
-        self.writes.skipped()
+        self.writes.skipped(self.machine.last_number(self._origin))
         self.reads.applied(self.machine.applied_index)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
@@ -272,11 +289,15 @@ class Replica:
 
     def _propose(self, batches: Sequence[Batch]) -> None:
         try:
-            self.raft.propose(payloads(batches))
+            self.raft.propose(self._with_time([batch.payload for batch in batches]))
         except NoRoom as error:
             self.writes_refused(batches, DiskFull(f"{error}; nothing was done"))
         except Refused:
             self.writes_refused(batches)
+
+    def _with_time(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        suffix = self.clock.suffix()
+        return [payload + suffix for payload in payloads] if suffix else payloads
 
     # ----------------------------------------------------------------- questions to the own core
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from anchor.fsm import is_delete
+from anchor.fsm import takes_space
 from anchor.node.errors import DiskFull, NodeError, QuotaExceeded
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Space:
                 f"the disk of this node is full: {_mib(self.free_bytes)} are free, and "
                 f"{_mib(self.reserve_bytes)} have to stay free; nothing was done"
             )
-        if self.is_over_quota and not is_delete(command):
+        if self.is_over_quota and takes_space(command):
             return QuotaExceeded(
                 f"the data takes {_mib(self.used_bytes)}, and the quota is "
                 f"{_mib(self.quota_bytes)}; delete something; nothing was done"

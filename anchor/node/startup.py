@@ -83,7 +83,7 @@ def _build(settings: Settings, directory: DataDirectory, fatal: Fatal, version: 
         machine=machine,
         transport=transport,
         itself=itself,
-        origin=secrets.randbits(64),
+        origin=1 + secrets.randbelow(2**64 - 1),  # 0 is nobody
         peers=settings.peers,
         tick_seconds=settings.heartbeat_ms / TICKS_PER_HEARTBEAT / 1000,
         election_timeout_seconds=settings.election_timeout_ms / 1000,

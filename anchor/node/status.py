@@ -33,6 +33,7 @@ def status_of(node: Node, transport: Transport, version: str) -> dict[str, objec
         "http_address": itself.http_address,
         "http_addr": itself.http_address,
         "digest": node.digest.hex(),
+        "sessions": node.session_count,
         "disk": node.space.status(),
         "protocol_version": raft.committed_configuration.protocol_version,
         "version": version,

@@ -15,9 +15,10 @@ of that origin. Three things follow.
 - A batch that comes by as *replayed* while its clients still wait was overtaken by a higher number
   of this node's own, was never applied, and never will be under its number: it is gathered anew.
 
-A snapshot that takes the place of the log may include any of the batches on their way, and does not
-say what became of them. Under its old number such a batch could come by as replayed although it was
-applied; gathered anew it would be applied twice. So their clients are told that it is not known.
+A snapshot that takes the place of the log says the number of the last batch it includes. What comes
+after that goes on. What comes before was applied, or overtaken, and the snapshot does not say which:
+commands that are applied once whatever their number (of a session, or with an idempotency key) are
+gathered anew, and the clients of all others are told that it is not known.
 
 A write that runs out of time answers ``commit_unknown`` if it was ever handed to a leader that did
 not refuse it, else ``no_leader``, which is a promise that nothing happened.
@@ -28,9 +29,10 @@ Nothing here knows greenlets or clocks: waiters are whatever has ``deadline`` an
 from __future__ import annotations
 
 from collections import deque
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, Protocol
 
-from anchor.fsm import encode_batch
+from anchor.fsm import encode_batch, is_applied_once
 from anchor.node.errors import CommitUnknown, NodeError, NoLeader, Overloaded
 
 if TYPE_CHECKING:
@@ -77,10 +79,11 @@ class Batch:
         self.doubtful = False
         self.was_doubtful = False  # before it was handed out last
 
-    def add(self, command: bytes, key: bytes, waiter: Pending) -> None:
+    def add(self, command: bytes, key: bytes | None, waiter: Pending) -> None:
         """Append one command."""
         self.commands.append(command)
-        self.keys.add(key)
+        if key is not None:
+            self.keys.add(key)
         self.waiters.append(waiter)
         self.size_bytes += len(command)
 
@@ -115,8 +118,8 @@ class WriteQueue:
     def __len__(self) -> int:
         return len(self._gathering) + len(self._in_flight)
 
-    def add(self, command: bytes, key: bytes, waiter: Pending) -> None:
-        """Take one serialized command that writes ``key``; raises Overloaded.
+    def add(self, command: bytes, key: bytes | None, waiter: Pending) -> None:
+        """Take one serialized command that writes ``key``, if any; raises Overloaded.
 
         A second write of a key starts a new batch: ``mod_index`` is the entry's index, and two
         writes of one key must not share it.
@@ -205,15 +208,21 @@ class WriteQueue:
         for waiter, result in zip(batch.waiters, outcome.results, strict=True):
             waiter.resolve(result)
 
-    def skipped(self) -> None:
-        """Entries went into the state unseen: any batch handed out may have been among them."""
-        for batch in list(self._in_flight.values()):
+    def skipped(self, last_number: int) -> None:
+        """Entries went into the state unseen, up to this batch of one's own."""
+        for batch in [b for b in self._in_flight.values() if b.number <= last_number]:
             del self._in_flight[batch.number]
             self._leave_round(batch)
-            for waiter in batch.waiters:
-                waiter.resolve(
-                    CommitUnknown("this node got a snapshot; whether it has the write is not known")
-                )
+            repeatable = [is_applied_once(command) for command in batch.commands]
+            for waiter, again in zip(batch.waiters, repeatable, strict=True):
+                if not again:
+                    waiter.resolve(
+                        CommitUnknown(
+                            "this node got a snapshot; whether it has the write is not known"
+                        )
+                    )
+            self._gather_again(batch, repeatable)
+        self.lost_touch()
 
     def _leave_round(self, batch: Batch) -> None:
         remaining = self._batches_in_round[batch.round] - 1
@@ -222,16 +231,16 @@ class WriteQueue:
         else:
             del self._batches_in_round[batch.round]
 
-    def _gather_again(self, batch: Batch) -> None:
+    def _gather_again(self, batch: Batch, wanted: Iterable[bool] = repeat(True)) -> None:
         # Its number is spent; its order among the others was never promised.
         fresh = Batch()
-        for command, waiter in zip(batch.commands, batch.waiters, strict=True):
-            fresh.commands.append(command)
-            fresh.waiters.append(waiter)
+        fresh.commands = list(compress(batch.commands, wanted))
+        fresh.waiters = list(compress(batch.waiters, wanted))
         fresh.keys = batch.keys
-        fresh.size_bytes = batch.size_bytes
-        self._gathering.appendleft(fresh)
-        self._gathering_bytes += fresh.size_bytes
+        fresh.size_bytes = sum(map(len, fresh.commands))
+        if fresh.commands:
+            self._gathering.appendleft(fresh)
+            self._gathering_bytes += fresh.size_bytes
 
     def expire(self, now: float, leader_known: Callable[[], bool]) -> None:
         """Answer the writes whose time is up, and forget batches nobody waits for any more."""
@@ -279,8 +288,3 @@ class WriteQueue:
         self._gathering.clear()
         self._batches_in_round.clear()
         self._gathering_bytes = 0
-
-
-def payloads(batches: Sequence[Batch]) -> list[bytes]:
-    """What the log will hold of them."""
-    return [batch.payload for batch in batches]

@@ -38,10 +38,10 @@ class StateView:
         found, record = next(self.iterate(key), (b"", b""))
         return record if found == key else None
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all keys that start with ``prefix``, in order, with their records."""
+    def iterate(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all keys that start with ``prefix``, from ``start`` on, in order, with records."""
         iterator = self._iterator
-        iterator.seek(prefix)
+        iterator.seek(max(prefix, start))
         while iterator.valid():
             key: bytes = iterator.key()
             if not key.startswith(prefix):

@@ -57,10 +57,10 @@ class RocksState:
             raise translate(error, self.path) from None
         point("apply.after")
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all keys that start with ``prefix``, in order, with their records."""
+    def iterate(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all keys that start with ``prefix``, from ``start`` on, in order, with records."""
         iterator = self._rocks.iter(ReadOptions())
-        iterator.seek(prefix)
+        iterator.seek(max(prefix, start))
         while iterator.valid():
             key: bytes = iterator.key()
             if not key.startswith(prefix):

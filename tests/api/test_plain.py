@@ -9,6 +9,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anchor.api.asked import Asked
 from anchor.api.plain import IncompleteError, Plain, recognise
 from anchor.api.server import options
 
@@ -19,9 +20,13 @@ PLAIN = b"PUT /kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
 def test_a_plain_request_is_recognised() -> None:
     """With what the answer depends on."""
     payload = b"PUT /kv/%2F HTTP/1.1\r\nhOst: h\r\nCONTENT-LENGTH: 5\r\nA: b\r\n\r\nvalue"
-    assert recognise(payload, LIMIT) == Plain(b"PUT", b"/kv/%2F", None, 5, len(payload) - 5, False)
+    assert recognise(payload, LIMIT) == Plain(
+        b"PUT", b"/kv/%2F", Asked(), 5, len(payload) - 5, False
+    )
     payload = b"GET /kv/a HTTP/1.1\r\nConnection: Close\r\nX-Consistency: lease\r\nHost:\r\n\r\n"
-    assert recognise(payload, LIMIT) == Plain(b"GET", b"/kv/a", b"lease", 0, len(payload), True)
+    assert recognise(payload, LIMIT) == Plain(
+        b"GET", b"/kv/a", Asked(b"lease"), 0, len(payload), True
+    )
 
 
 @pytest.mark.parametrize("length", range(len(PLAIN)))
@@ -70,7 +75,8 @@ def test_a_part_of_a_head_is_incomplete(length: int) -> None:
         (b": 5", b": 5\r\neXPECT: 100-continue"),
         (b": 5", b": 5\r\nConnection: upgrade"),
         (b": 5", b": 5\r\nUpgrade: h2c"),
-        (b": 5", b": 5\r\nIf-Match: 1"),
+        (b": 5", b": 5\r\nIf-Match: 1\r\nIF-match: 1"),
+        (b": 5", b": 5\r\nIf-Modified-Since: 1"),
         (b": 5", b": 5\r\nContent-Range: bytes 0-1/2"),
     ],
 )
@@ -135,7 +141,8 @@ def test_gunicorn_takes_what_is_plain_for_the_same(
         return
     if plain is None or len(payload) < plain.head_bytes + plain.body_bytes:
         return
-    consistencies = [] if plain.consistency is None else [plain.consistency.decode("latin-1")]
+    consistency = plain.asked.consistency
+    consistencies = [] if consistency is None else [consistency.decode("latin-1")]
     ours = (plain.method, plain.target, plain.body_bytes, consistencies, plain.close)
     assert as_gunicorn_reads(payload) == ours
 

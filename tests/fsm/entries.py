@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anchor.fsm import EntryKind, encode_batch, encode_delete, encode_put
+from anchor.fsm import (
+    Command,
+    EntryKind,
+    Write,
+    clock_suffix,
+    encode_batch,
+    encode_delete,
+    encode_put,
+    encode_session_command,
+    encode_write,
+)
 from anchor.raft.entry import Entry
 from anchor.raft.entry import EntryKind as LogEntryKind
 
@@ -41,3 +51,20 @@ def command(index: int, *operations: Operation, origin: int = 7, number: int = 0
 def entry(index: int, kind: EntryKind, content: bytes = b"", *, term: int = 1) -> Entry:
     """Make an entry of any kind."""
     return Entry(index, term, LogEntryKind(kind), content)
+
+
+def entry_of(
+    index: int,
+    *commands: Command,
+    origin: int = 0,
+    number: int = 0,
+    clock_ms: int = 0,
+    term: int = 1,
+) -> Entry:
+    """Make an entry of commands of any kind, with the time its leader put into it."""
+    encoded = [
+        encode_write(each) if isinstance(each, Write) else encode_session_command(each)
+        for each in commands
+    ]
+    content = encode_batch(origin, number, encoded) + (clock_suffix(clock_ms) if clock_ms else b"")
+    return Entry(index, term, LogEntryKind.COMMAND, content)

@@ -32,6 +32,7 @@ class DictStore:
             else:
                 self.records[key] = record
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all keys that start with ``prefix``, in order."""
-        return iter(sorted(item for item in self.records.items() if item[0].startswith(prefix)))
+    def iterate(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all keys that start with ``prefix``, from ``start`` on, in order."""
+        found = [item for item in self.records.items() if item[0].startswith(prefix)]
+        return iter(sorted(item for item in found if item[0] >= start))

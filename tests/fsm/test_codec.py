@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from anchor.fsm import (
     MalformedPayloadError,
+    Write,
     check_batch,
     encode_batch,
     encode_delete,
     encode_put,
-    is_delete,
+    takes_space,
 )
 from anchor.fsm.codec import decode_batch
 from anchor.fsm.fsm_pb2 import Batch, Command
@@ -28,7 +29,7 @@ def test_a_batch_is_read_as_it_was_written(
 ) -> None:
     """What goes in comes out, whatever the bytes."""
     encoded = payload(operations, origin=origin, number=number)
-    assert decode_batch(encoded) == (origin, number, operations)
+    assert decode_batch(encoded) == (origin, number, 0, [Write(*each) for each in operations])
 
 
 @given(NUMBERS, NUMBERS, OPERATIONS)
@@ -52,7 +53,7 @@ def test_bytes_of_any_kind_are_a_batch_or_malformed(noise: bytes) -> None:
 
 def test_an_operation_of_a_newer_version_is_refused() -> None:
     """A command without an operation this version knows is not passed over."""
-    unknown = b"\x1a\x03\x0a\x01k"  # field 3 of the oneof, some day
+    unknown = b"\x4a\x03\x0a\x01k"  # field 9, some day
     for command in (unknown, b""):
         with pytest.raises(MalformedPayloadError, match="does not know"):
             check_batch(encode_batch(1, 1, [encode_put(b"k", b"v"), command]))
@@ -61,7 +62,7 @@ def test_an_operation_of_a_newer_version_is_refused() -> None:
 @pytest.mark.parametrize(
     "addition",
     [
-        pytest.param(lambda batch: batch + b"\x20\x01", id="in the batch"),
+        pytest.param(lambda batch: batch + b"\x28\x01", id="in the batch"),
         pytest.param(
             lambda _: encode_batch(1, 1, [b"\x0a\x05\x0a\x01k\x18\x09"]), id="in an operation"
         ),
@@ -83,5 +84,5 @@ def test_a_good_batch_passes_the_check() -> None:
 @pytest.mark.parametrize("key", [b"", b"k", b"\x12" * 200])
 def test_a_deletion_is_told_from_a_write_by_its_first_byte(key: bytes) -> None:
     """Whatever the key."""
-    assert is_delete(encode_delete(key))
-    assert not is_delete(encode_put(key, b"value"))
+    assert not takes_space(encode_delete(key))
+    assert takes_space(encode_put(key, b"value"))

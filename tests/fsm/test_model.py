@@ -50,7 +50,7 @@ def logs(draw: st.DrawFn) -> tuple[list[Entry], Model]:
             kind = draw(st.sampled_from([EntryKind.NOOP, EntryKind.CONFIGURATION]))
             log.append(entry(index, kind, draw(st.binary(max_size=2))))
             continue
-        origin, number = draw(st.integers(0, 2)), draw(st.integers(1, 6))
+        origin, number = draw(st.integers(1, 2)), draw(st.integers(1, 6))
         operations = draw(st.lists(OPERATIONS, max_size=5))
         log.append(command(index, *operations, origin=origin, number=number))
         model.apply(index, origin, number, operations)

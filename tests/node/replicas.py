@@ -50,9 +50,10 @@ class DictStore:
             else:
                 self.records[key] = record
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give all records whose key starts so."""
-        return ((k, v) for k, v in sorted(self.records.items()) if k.startswith(prefix))
+    def iterate(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Give all records whose key starts so, from ``start`` on."""
+        found = sorted(self.records.items())
+        return ((k, v) for k, v in found if k.startswith(prefix) and k >= start)
 
 
 class Outside:
@@ -121,6 +122,7 @@ class World:
                 StateMachine(self.stores[member_id]),
                 self.outsides[member_id],
                 origin=number + 1,
+                tick_ms=20.0,
             )
 
     def run(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anchor.fsm import BatchOutcome, Result, encode_put
+from anchor.fsm import BatchOutcome, ByKey, Result, Write, encode_put, encode_write
 from anchor.node.errors import CommitUnknown, NodeError, NoLeader, Overloaded, Stopping
 from anchor.node.writes import Batch, WriteQueue
 
@@ -257,13 +257,13 @@ def test_a_stopping_node_answers_everybody() -> None:
     assert len(queue) == 0
 
 
-def test_a_snapshot_leaves_the_fate_of_what_was_handed_out_unknown() -> None:
+def test_a_snapshot_leaves_the_fate_of_what_it_may_include_unknown() -> None:
     """It is answered so and never handed out again; what still gathers is done as ever."""
     queue = WriteQueue(7, max_rounds=1)
     handed_out = put(queue, b"a")
     (batch,) = queue.due("leader")
     gathering = put(queue, b"b")
-    queue.skipped()
+    queue.skipped(batch.number)
     assert isinstance(handed_out.error, CommitUnknown)
     queue.refused([batch])  # this answer comes too late to be of use
     queue.applied(replayed(batch))
@@ -272,3 +272,37 @@ def test_a_snapshot_leaves_the_fate_of_what_was_handed_out_unknown() -> None:
     queue.applied(done(next_batch))
     assert gathering.outcomes == [RESULT]
     assert len(queue) == 0
+
+
+def test_what_a_snapshot_cannot_include_goes_on() -> None:
+    """A batch with a number above its origin's last one is handed out again, as it was."""
+    queue = WriteQueue(7, max_rounds=1)
+    waiter = put(queue, b"a")
+    (batch,) = queue.due("leader")
+    queue.skipped(batch.number - 1)
+    assert queue.due("leader") == [batch]
+    queue.applied(done(batch))
+    assert waiter.outcomes == [RESULT]
+
+
+def test_what_is_applied_once_anyway_is_gathered_anew_after_a_snapshot() -> None:
+    """Its first answer stands in the snapshot; the others in its batch cannot know theirs."""
+    queue = WriteQueue(7, max_rounds=1)
+    plain, waiter = put(queue, b"a"), Client(9.0)
+    queue.add(encode_write(Write(b"b", b"v", None, ByKey(bytes(16), 1))), b"b", waiter)
+    (batch,) = queue.due("leader")
+    queue.skipped(batch.number)
+    assert isinstance(plain.error, CommitUnknown)
+    (again,) = queue.due("leader")
+    assert again.number > batch.number
+    queue.applied(done(again))
+    assert waiter.outcomes == [RESULT]
+
+
+def test_commands_without_a_key_share_a_batch() -> None:
+    """Those about sessions write no key of a client's."""
+    queue = WriteQueue(7)
+    for _ in range(2):
+        queue.add(b"open", None, Client(9.0))
+    (batch,) = queue.due("leader")
+    assert len(batch.commands) == 2
