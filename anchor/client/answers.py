@@ -22,6 +22,10 @@ NOTHING_DONE = frozenset({"no_leader", "overloaded", "stopping", "request_timeou
 NOT_HERE = frozenset({"removed", "disk_full"})
 """This node will not do it, and another one may."""
 
+UPGRADING = "upgrade_in_progress"
+"""Not all members know sessions, keys and conditions, or this node has not heard yet that they do.
+A write that is recognized waits for that: it was found out before that they do."""
+
 SESSION_LOST = frozenset(
     {
         "sequence_forgotten",
@@ -34,8 +38,8 @@ SESSION_LOST = frozenset(
 )
 """This session is of no use to this write, and this try did nothing."""
 
-UPGRADING = "upgrade_in_progress"
-"""Not all members can recognize a write that is sent again."""
+_FAILED = (412, "precondition_failed")
+_RESULTS = {"GET": {(404, "not_found")}, "PUT": {_FAILED}, "DELETE": {_FAILED}}
 
 _JSON_BYTES_MAX = 1 << 20
 _ETAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,18})"')
@@ -62,8 +66,8 @@ class TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
         self.elsewhere = elsewhere
 
 
-class NotRecognized(Exception):  # noqa: N818 - a turn of events, not an error
-    """This try did nothing, because its session or its key is of no use; ``error`` says why."""
+class SessionLost(Exception):  # noqa: N818 - a turn of events, not an error
+    """This try did nothing, because its session is of no use to it; ``error`` says why."""
 
     def __init__(self, error: Refused) -> None:
         self.error = error
@@ -79,28 +83,24 @@ def judge(request: Request, answer: Answer) -> Answer:
 
     Raises:
         Refused: it is settled, and nothing was done.
-        TryAgain, NotRecognized: it is not settled.
+        TryAgain, SessionLost: it is not settled.
 
     """
     if 200 <= answer.status < 300:
         return answer
     problem = _problem(answer)
     code = str(problem.get("code") or "")
-    if (answer.status, code) in {(404, "not_found"), (412, "precondition_failed")} and (
-        request.path.startswith("/kv/")
-    ):
+    if request.path.startswith("/kv/") and (answer.status, code) in _RESULTS[request.method]:
         return answer
     detail = str(problem.get("detail") or problem.get("title") or "")
     refused = Refused(code or f"http_{answer.status}", detail, answer.status)
-    recognized = request.resending is Resending.RECOGNIZED
-    if (recognized and code in SESSION_LOST) or (
-        code == UPGRADING and (recognized or request.path == "/sessions")
-    ):
-        raise NotRecognized(refused)
-    if code in NOTHING_DONE:
+    if code in SESSION_LOST and request.resending is Resending.RECOGNIZED:
+        raise SessionLost(refused)
+    waits = code == UPGRADING and request.resending is Resending.RECOGNIZED
+    if code in NOTHING_DONE or waits:
         no_leader = code == "no_leader"
         raise TryAgain(NoLeader(detail or "the cluster has no leader") if no_leader else refused)
-    if code in NOT_HERE:
+    if code in NOT_HERE or code == UPGRADING:
         raise TryAgain(refused, elsewhere=True)
     if request.resending is not Resending.HARMLESS:
         if _leaves_fate_open(answer, code):

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anchor.client.answers import NotRecognized, TryAgain, json_object, judge, more_telling
+from anchor.client.answers import SessionLost, TryAgain, json_object, judge, more_telling
 from anchor.client.connections import Broken, NotHTTP, NotSent, Request, Resending
 from anchor.client.errors import ClientError, CommitUnknown, Refused, Unreachable
 
@@ -130,7 +130,7 @@ class Calls:
         """Try until an answer settles it, or the time is up.
 
         Raises:
-            NotRecognized: nothing was done, see there.
+            SessionLost: nothing was done, see there.
             ClientError: nothing was done, unless it is CommitUnknown.
 
         """
@@ -145,15 +145,17 @@ class Calls:
                 began = time.monotonic()
                 try:
                     answer = self._try(endpoint, request, tries)
-                except (TryAgain, Refused, NotRecognized) as turn:
+                except (TryAgain, Refused, SessionLost) as turn:
                     tries.go_on_after(turn, endpoint, began)
                 else:
                     self._settled(endpoint, request, answer, span)
                     return answer
-            tries.give_up_if_nobody_is_left(self._endpoints.next(tries.barred))
-            self._look_around_in_need(tries, span)
+            tries.end_round()
+            if tries.answered:
+                self._look_around(tries.answered[-1], ASK_AGAIN_IN_NEED_SECONDS, span)
             backoff.pause()
             tries.check_time()
+            tries.answered.clear()
 
     def ask(self, endpoint: str, request: Request, seconds: float) -> Answer:
         """Ask this endpoint alone, once. Raises NotSent, Broken, and what ``judge`` does."""
@@ -179,7 +181,7 @@ class Calls:
             fate_open = request.resending is not Resending.HARMLESS
             unreachable = Unreachable(str(error))
             raise TryAgain(unreachable, connected=connected, fate_open=fate_open) from None
-        tries.spoke_last = endpoint
+        tries.answered.append(endpoint)
         if request.path.startswith("/kv/"):
             self._endpoints.heard(answer)
         return judge(request, answer)
@@ -203,10 +205,6 @@ class Calls:
         elif self._looks_around and request.path.startswith("/kv/"):
             self._look_around(endpoint, ASK_AGAIN_SECONDS, span)
 
-    def _look_around_in_need(self, tries: _Tries, span: Span) -> None:
-        if tries.spoke_last is not None:
-            self._look_around(tries.spoke_last, ASK_AGAIN_IN_NEED_SECONDS, span)
-
     def _look_around(self, endpoint: str, not_within_seconds: float, span: Span) -> None:
         """Have an endpoint tell who else is there, unless one did lately."""
         now = time.monotonic()
@@ -224,7 +222,7 @@ class _Tries:
 
     def __init__(self, request: Request, span: Span) -> None:
         self.barred: set[str] = set()  # endpoints that would only say the same again
-        self.spoke_last: str | None = None  # an endpoint that could tell more
+        self.answered: list[str] = []  # in this round
         self.span = span
         self._request = request
         self._last: ClientError | None = None
@@ -234,14 +232,14 @@ class _Tries:
         self._needs = 0.0  # seconds that one more try should have
 
     def go_on_after(
-        self, turn: TryAgain | Refused | NotRecognized, endpoint: str, began: float
+        self, turn: TryAgain | Refused | SessionLost, endpoint: str, began: float
     ) -> None:
         """Take in how a try went; raises what the call comes to, if it is over."""
         if isinstance(turn, TryAgain):
             self._note(turn, endpoint, began)
         elif not self._fate_is_open:
             raise turn
-        elif isinstance(turn, NotRecognized):
+        elif isinstance(turn, SessionLost):
             # The earlier try was done and forgotten, or never will be: no answer will tell.
             raise self._unknown(turn.error) from None
         else:
@@ -255,9 +253,10 @@ class _Tries:
         if self._last is not None and time.monotonic() + needs >= ends:
             raise self._error(self._last) from None
 
-    def give_up_if_nobody_is_left(self, next_endpoint: str | None) -> None:
-        """Raise what stands if every endpoint is barred."""
-        if next_endpoint is None and self._last is not None:
+    def end_round(self) -> None:
+        """Raise what stands if those that answered would only say it again."""
+        settled = self.barred and self.barred.issuperset(self.answered)
+        if settled and self._last is not None:
             raise self._error(self._last)
 
     def _note(self, again: TryAgain, endpoint: str, began: float) -> None:

@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anchor.client.answers import NotRecognized, json_object, not_anchor
+from anchor.client.answers import json_object, not_anchor
 from anchor.client.connections import Request
 from anchor.client.errors import ClientError
 from anchor.client.retrying import Span
@@ -73,13 +73,7 @@ class Sessions:
         self._idle: list[Session] = []
 
     def take(self, span: Span) -> Session:
-        """Return a session for one write, a new one where there is none.
-
-        Raises:
-            NotRecognized: the cluster has no sessions yet.
-            ClientError: it could not be opened.
-
-        """
+        """Return a session for one write, a new one where there is none; raises ClientError."""
         with self._lock:
             self._forget_those_of_our_parent()
             while self._idle:
@@ -103,7 +97,7 @@ class Sessions:
         for session in reversed(idle):
             try:
                 self._calls.call(Request("DELETE", f"/sessions/{session.id}"), span)
-            except (ClientError, NotRecognized):
+            except ClientError:
                 return
 
     def _open(self, span: Span) -> Session:

@@ -9,17 +9,16 @@ certainly had no effect.
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from anchor.client.answers import UPGRADING, NotRecognized, json_object
+from anchor.client.answers import UPGRADING, SessionLost, json_object
 from anchor.client.errors import NoLeader, Refused, Unreachable
 from anchor.client.retrying import STATUS
 
 if TYPE_CHECKING:
     from anchor.client.connections import Answer, Request
-    from anchor.client.retrying import Calls, Span
+    from anchor.client.retrying import Backoff, Calls, Span
     from anchor.client.sessions import Session, Sessions
 
 RECOGNIZES_SINCE_PROTOCOL = 3
@@ -38,7 +37,7 @@ class Writes:
     def __init__(self, calls: Calls, sessions: Sessions | None) -> None:
         self._calls = calls
         self._sessions = sessions
-        self._keys_are_known = threading.Event()
+        self._is_recognized = False  # once it is, it is for good: a cluster never unlearns
         self._unmarked_until = 0.0
 
     def write(self, request: Request, span: Span) -> Answer:
@@ -55,28 +54,34 @@ class Writes:
     def _in_session(self, request: Request, span: Span, sessions: Sessions) -> Answer:
         backoff = self._calls.backoff(span)
         while True:
-            session = self._take(sessions, span)
+            session = self._take(sessions, span, backoff)
             try:
                 return self._as_next_of(session, request, span, sessions)
-            except NotRecognized as turn:
-                # The session is gone, and with it any trace of this write: there was none.
-                if turn.error.code == UPGRADING:
-                    raise _CannotBeMarked from None
+            except SessionLost as lost:
+                # And with it any trace of this write: there was none.
                 if not span.suffices:
-                    raise turn.error from None
+                    raise lost.error from None
             if session.sequence == 0:  # it was new: another one may fare no better
                 backoff.pause()
 
-    def _take(self, sessions: Sessions, span: Span) -> Session:
-        try:
-            return sessions.take(span)
-        except NotRecognized:
-            pass
-        except Refused as refusal:
-            if refusal.status not in _NO_SUCH_THING:
-                raise
-        self._unmarked_until = time.monotonic() + UNMARKED_SECONDS
-        raise _CannotBeMarked
+    def _take(self, sessions: Sessions, span: Span, backoff: Backoff) -> Session:
+        """Take a session; raises _CannotBeMarked if there are none to be had in this cluster."""
+        while True:
+            try:
+                session = sessions.take(span)
+            except Refused as refusal:
+                upgrading = refusal.code == UPGRADING
+                if not upgrading and refusal.status not in _NO_SUCH_THING:
+                    raise
+                if not self._is_recognized:
+                    self._unmarked_until = time.monotonic() + UNMARKED_SECONDS
+                    raise _CannotBeMarked from None
+                if not upgrading or not span.suffices:
+                    raise
+            else:
+                self._is_recognized = True
+                return session
+            backoff.pause()  # a node that just started may not know yet what the cluster speaks
 
     def _as_next_of(
         self, session: Session, request: Request, span: Span, sessions: Sessions
@@ -97,24 +102,20 @@ class Writes:
         return answer
 
     def _with_key(self, request: Request, span: Span) -> Answer:
-        if not self._knows_keys(span):
+        if not self._is_recognized:
+            self._is_recognized = self._is_recognized_now(span)
+        if not self._is_recognized:
             raise _CannotBeMarked
-        try:
-            return self._calls.call(request.having(Idempotency_Key=secrets.token_hex(16)), span)
-        except NotRecognized:
-            raise _CannotBeMarked from None
+        return self._calls.call(request.having(Idempotency_Key=secrets.token_hex(16)), span)
 
-    def _knows_keys(self, span: Span) -> bool:
-        """Whether the cluster does: asked once, because a cluster never unlearns."""
-        if not self._keys_are_known.is_set():
-            try:
-                status = json_object(self._calls.call(STATUS, span))
-            except Refused:
-                return False
-            version = status.get("protocol_version")
-            if isinstance(version, int) and version >= RECOGNIZES_SINCE_PROTOCOL:
-                self._keys_are_known.set()
-        return self._keys_are_known.is_set()
+    def _is_recognized_now(self, span: Span) -> bool:
+        """Ask whether the cluster knows keys."""
+        try:
+            status = json_object(self._calls.call(STATUS, span))
+        except Refused:
+            return False
+        version = status.get("protocol_version")
+        return isinstance(version, int) and version >= RECOGNIZES_SINCE_PROTOCOL
 
 
 class _CannotBeMarked(Exception):  # noqa: N818 - a turn of events, not an error

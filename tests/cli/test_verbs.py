@@ -213,7 +213,10 @@ def test_status_without_a_leader_is_exit_code_5() -> None:
 
 def test_status_as_json_is_what_the_nodes_said() -> None:
     """By endpoint, for programs."""
-    with FakeNode(lambda _: json_reply(STATUS)) as node, FakeNode(lambda _: Reply(200, b"?")) as other:
+    with (
+        FakeNode(lambda _: json_reply(STATUS)) as node,
+        FakeNode(lambda _: Reply(200, b"?")) as other,
+    ):
         done = run("status", "--json", "--endpoints", f"{node.endpoint},{other.endpoint}")
         told = json.loads(done.stdout)
     assert told[node.endpoint] == STATUS

@@ -12,6 +12,8 @@ from anchor.client import retrying as retrying_module
 from tests.client.fakes import Act, FakeCluster, FakeNode, Reply, Seen, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.client.conftest import Naps
 
 NO_LEADER = problem(503, "no_leader", retryable=True)
@@ -200,7 +202,7 @@ def test_once_the_fate_is_open_no_other_answer_settles_it(other: Reply, naps: Na
         cluster = FakeCluster()
         with (
             FakeNode(script, cluster=cluster) as node,
-            Client(node.endpoint, sleep=naps, timeout=30 if ending is Act.SERVE else 0.4) as client,
+            Client(node.endpoint, sleep=naps, timeout=30 if ending is Act.SERVE else 1) as client,
         ):
             if ending is Act.SERVE:
                 assert client.put("k", b"v") == 1
@@ -409,22 +411,41 @@ def test_a_cluster_that_is_being_upgraded_takes_writes(
         assert not any(seen.headers.keys() & {"X-Session", "Idempotency-Key"} for seen in node.seen)
 
 
+def test_an_upgrade_with_a_node_down_is_no_hindrance(nowhere: str) -> None:
+    """One at a time they are down while it lasts."""
+    cluster = FakeCluster(protocol_version=2)
+    with FakeNode(cluster=cluster) as node, Client([nowhere, node.endpoint]) as client:
+        began = time.monotonic()
+        client.put("k", b"1")
+        assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize("sessions", [True, False])
-def test_an_upgrade_that_is_noticed_late_is_no_hindrance(sessions: bool, naps: Naps) -> None:  # noqa: FBT001
-    """A node that refuses the mark has done nothing; after a lost answer it is no help."""
-    upgrading = problem(503, "upgrade_in_progress", retryable=True)
-    with (
-        FakeNode([upgrading, Act.SERVE]) as node,
-        Client(node.endpoint, sleep=naps, sessions=sessions) as client,
-    ):
+def test_a_node_that_does_not_know_yet_what_the_cluster_speaks_is_tried_again(
+    sessions: bool,  # noqa: FBT001
+    naps: Naps,
+) -> None:
+    """Where writes were recognized once they always are: none goes unmarked after that."""
+    with FakeNode() as node, Client(node.endpoint, sleep=naps, sessions=sessions) as client:
         client.put("k", b"1")
-        assert not node.seen[1].headers.keys() & {"X-Session", "Idempotency-Key"}
-    with (
-        FakeNode([UNKNOWN, upgrading]) as node,
-        Client(node.endpoint, sleep=naps, sessions=sessions) as client,
-        pytest.raises(CommitUnknown),
-    ):
-        client.put("k", b"1")
+        node.cluster.protocol_version = 2  # it was started again, and is behind the log
+        node.script = _catching_up(node.cluster, 3)
+        node.cluster.end_sessions()
+        client.put("k", b"2")
+        mark = "X-Session" if sessions else "Idempotency-Key"
+        assert all(mark in seen.headers for seen in node.seen)
+
+
+def _catching_up(cluster: FakeCluster, requests: int) -> Callable[[Seen], Act]:
+    """Serve; after so many requests the node knows what the cluster speaks."""
+    counted = iter(range(requests))
+
+    def script(_: Seen) -> Act:
+        if next(counted, None) is None:
+            cluster.protocol_version = 3
+        return Act.SERVE
+
+    return script
 
 
 def test_sessions_are_used_once_the_upgrade_is_done(
