@@ -71,6 +71,7 @@ def arguments_for(node: Settings, peers: Sequence[str]) -> list[str]:
         "heartbeat": node.heartbeat_ms,
         "request-timeout": node.request_timeout_ms,
         "max-value-bytes": node.max_value_bytes,
+        "max-sessions": node.max_sessions,
         "snapshot-entries": node.snapshot_entries,
         "snapshot-bytes": node.snapshot_bytes,
         "snapshot-rate": node.snapshot_rate,

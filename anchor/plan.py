@@ -220,6 +220,7 @@ _TUNING = {
     "heartbeat": "heartbeat_ms",
     "request-timeout": "request_timeout_ms",
     "max-value-bytes": "max_value_bytes",
+    "max-sessions": "max_sessions",
     "snapshot-entries": "snapshot_entries",
     "snapshot-bytes": "snapshot_bytes",
     "snapshot-rate": "snapshot_rate",

@@ -58,6 +58,7 @@ class Settings:
     request_timeout_ms: int = 5000
     max_value_bytes: int = 1 << 20
     max_key_bytes: int = 4096
+    max_sessions: int = 10_000
     snapshot_entries: int = 10_000
     snapshot_bytes: int = 64 << 20
     snapshot_rate: int = 0  # bytes a second; 0: as fast as it goes

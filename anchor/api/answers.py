@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # RFC 9110's names; Python's depend on its version.
-_TITLES = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
+TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}
 _STATUS_LINES = {
-    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in _TITLES.items()
+    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in TITLES.items()
 }
 
 
@@ -28,27 +31,34 @@ class Answer(NamedTuple):
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word
-    """A request that gets no result. ``str()`` is one sentence for a person."""
+    """A request that gets no result. ``str()`` is one sentence for a person.
+
+    ``lines`` are more of the answer's headers.
+    """
 
     def __init__(
-        self, status: int, code: str, detail: str, *, retryable: bool = False, allow: str = ""
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        retryable: bool = False,
+        lines: bytes = b"",
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.retryable = retryable
-        self.allow = allow
+        self.lines = lines
 
     def answer(self, leader_id: str | None) -> Answer:
         """Render it as problem+json. The type is ``about:blank``: ``code`` says what it is."""
-        headers = b"Content-Type: application/problem+json\r\n"
-        if self.allow:
-            headers += b"Allow: %s\r\n" % self.allow.encode()
+        headers = b"Content-Type: application/problem+json\r\n" + self.lines
         if self.retryable and self.status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers += b"Retry-After: 1\r\n"
         body = {
             "type": "about:blank",
-            "title": _TITLES[self.status],
+            "title": TITLES[self.status],
             "status": self.status,
             "detail": str(self),
             "code": self.code,
@@ -81,19 +91,21 @@ def not_found(detail: str) -> Problem:
 
 def method_not_allowed(method: str, allow: str) -> Problem:
     """Refuse a method, naming those that there are."""
-    return Problem(
-        405, "method_not_allowed", f"{method[:20]} is not among {allow} here", allow=allow
-    )
+    detail = f"{method[:20]} is not among {allow} here"
+    return Problem(405, "method_not_allowed", detail, lines=f"Allow: {allow}\r\n".encode())
 
 
 def on_the_wire(answer: Answer, date_line: bytes, *, without_body: bool, close: bool) -> bytes:
     """Turn an answer into the bytes of an HTTP/1.1 response."""
     status, headers, body = answer
+    connection = b"Connection: close\r\n" if close else b""
+    if status == HTTPStatus.NOT_MODIFIED:  # RFC 9110 §15.4.5: it ends with its header
+        return b"%s%s%s%s\r\n" % (_STATUS_LINES[status], date_line, headers, connection)
     return b"%s%s%sContent-Length: %d\r\n%s\r\n%s" % (
         _STATUS_LINES[status],
         date_line,
         headers,
         len(body),
-        b"Connection: close\r\n" if close else b"",
+        connection,
         b"" if without_body else body,
     )

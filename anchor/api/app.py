@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import falcon
 
 from anchor.api.answers import (
+    TITLES,
     Answer,
     Problem,
     bad_request,
@@ -17,6 +18,7 @@ from anchor.api.answers import (
     not_found,
     ok,
 )
+from anchor.api.asked import TERM_NAMES, Asked, TermFields
 from anchor.api.bodies import read_body
 from anchor.api.keys import HOST, KEY_PREFIX, origin_form
 from anchor.api.kv import KeyValues, value_too_large
@@ -29,6 +31,7 @@ from anchor.api.membership import (
     Replacement,
     Transfer,
 )
+from anchor.api.sessions import Sessions
 from anchor.api.snapshot import BackupOfAll
 
 if TYPE_CHECKING:
@@ -39,7 +42,9 @@ if TYPE_CHECKING:
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Responder = Callable[..., None]
 
-_CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+# Conditions by time, and those beside which they are to be ignored (RFC 9110 §13.1.3, §13.1.4).
+_CONDITIONS = {"If-Modified-Since": "If-None-Match", "If-Unmodified-Since": "If-Match"}
+_TERM_VARIABLES = [f"HTTP_{name.upper().replace('-', '_')}" for name in TERM_NAMES]
 
 
 def create_app(
@@ -61,6 +66,10 @@ def create_app(
     transfer = Transfer(membership, limits)
     app.add_route("/leader", SeenAndChanged(membership.leader, transfer, limits))
     app.add_route("/snapshot", BackupOfAll(store, limits))
+    sessions = Sessions(store, limits)
+    app.add_route("/sessions", Opening(sessions, limits))
+    app.add_route("/sessions/{session}", Closing(sessions))
+    app.add_route("/sessions/{session}/keepalive", Keeping(sessions, limits))
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(store))
     app.add_error_handler(Exception, Failures(key_values))
@@ -112,7 +121,8 @@ class Methods(dict[str, Responder]):
 
     def __init__(self, resource: object) -> None:
         named = {
-            method: getattr(resource, f"on_{method.lower()}", None) for method in ("GET", "POST")
+            method: getattr(resource, f"on_{method.lower()}", None)
+            for method in ("GET", "POST", "DELETE")
         }
         super().__init__({name: responder for name, responder in named.items() if responder})
         if "GET" in self:
@@ -169,11 +179,10 @@ class Keys:
         """Leave it to the code that the short path uses too."""
         if req.method not in {"GET", "HEAD"}:
             refuse_conditions(req)
-        consistency = req.get_header("X-Consistency")
         answer = self._key_values.handle(
             req.method.encode(),
             target,
-            None if consistency is None else consistency.encode("latin-1"),
+            asked_of(req.env),
             lambda: body_of(req, value_too_large(self._limit), self._limit),
         )
         send(answer, resp)
@@ -217,6 +226,41 @@ class Promote:
         send(self._promotion(member_id, json_body_of(req, self._limit)), resp)
 
 
+class Opening:
+    """``/sessions``."""
+
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
+        self._sessions = sessions
+        self._limit = limits.max_json_bytes
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Open one."""
+        send(self._sessions.open(json_body_of(req, self._limit)), resp)
+
+
+class Closing:
+    """``/sessions/{session}``."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def on_delete(self, _req: falcon.Request, resp: falcon.Response, session: str) -> None:
+        """Close it."""
+        send(self._sessions.close(session), resp)
+
+
+class Keeping:
+    """``/sessions/{session}/keepalive``."""
+
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
+        self._sessions = sessions
+        self._limit = limits.max_json_bytes
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, session: str) -> None:
+        """Start its ttl anew."""
+        send(self._sessions.keep_alive(session, json_body_of(req, self._limit)), resp)
+
+
 class Status:
     """``/status``."""
 
@@ -251,6 +295,16 @@ class Ready:
         send(ok(), resp)
 
 
+def asked_of(environ: Mapping[str, str]) -> Asked:
+    """Gather what a request asks for."""
+    consistency, accept, *terms = (
+        None if value is None else value.encode("latin-1")
+        for value in map(environ.get, ("HTTP_X_CONSISTENCY", "HTTP_ACCEPT", *_TERM_VARIABLES))
+    )
+    given = any(value is not None for value in terms)
+    return Asked(consistency, accept, TermFields(*terms) if given else None)
+
+
 def body_of(req: falcon.Request, too_large: Problem, limit: int) -> bytes:
     """Read a request's body whole, within a limit."""
     declared = req.env.get("CONTENT_LENGTH")
@@ -264,9 +318,9 @@ def json_body_of(req: falcon.Request, limit: int) -> bytes:
 
 
 def refuse_conditions(req: falcon.Request) -> None:
-    """Refuse a conditional write: RFC 9110 §13.2.1 forbids to do it without looking."""
-    for name in _CONDITIONS:
-        if req.get_header(name) is not None:
+    """Refuse a write on unknown conditions: RFC 9110 §13.2.1 forbids to do it without looking."""
+    for name, better in _CONDITIONS.items():
+        if req.get_header(name) is not None and req.get_header(better) is None:
             raise Problem(501, "not_implemented", f"{name} is not supported; nothing was done")
     if req.get_header("Content-Range") is not None:
         raise bad_request("a part of a value cannot be written: Content-Range")
@@ -274,7 +328,7 @@ def refuse_conditions(req: falcon.Request) -> None:
 
 def send(answer: Answer, resp: falcon.Response) -> None:
     """Hand an answer to Falcon."""
-    resp.status = answer.status
+    resp.status = f"{answer.status} {TITLES[answer.status]}"  # Falcon has names of its own
     for line in answer.headers.decode("latin-1").splitlines():
         name, _, value = line.partition(": ")
         resp.set_header(name, value)

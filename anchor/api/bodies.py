@@ -41,7 +41,7 @@ def read_body(
 
 
 def parse_object(body: bytes, fields: Mapping[str, type]) -> dict[str, object]:
-    """Parse a JSON object that has no fields but these, of these types.
+    """Parse a JSON object that has no fields but these, of these types; float: any number.
 
     Raises a Problem that names what is wrong. That fields are missing is for the caller to see.
     """
@@ -68,12 +68,13 @@ def check_object(parsed: object, fields: Mapping[str, type], what: str) -> dict[
         expected = fields.get(name)
         if expected is None:
             raise bad_request(f"there is no field {_shown(name)}; there are {', '.join(fields)}")
-        if type(value) is not expected:
+        given = float if type(value) is int else type(value)
+        if given is not expected:
             raise bad_request(f'the field "{name}" is not a {_NAMES[expected]}')
     return parsed
 
 
-_NAMES = {str: "string", bool: "boolean", list: "list"}
+_NAMES = {str: "string", bool: "boolean", list: "list", float: "number"}
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

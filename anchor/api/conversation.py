@@ -49,6 +49,7 @@ _SPELLINGS = {
         "X-Consistency",
         "X-Raft-Leader",
         "X-Raft-Term",
+        "X-Replayed",
     )
 }
 
@@ -151,16 +152,14 @@ class Conversations:
         return buffer, None
 
     def _serve_plain(self, connection: Connection, buffer: bytes, plain: Plain) -> bytes | None:
-        method, target, consistency, body_bytes, head_bytes, close = plain
+        method, target, asked, body_bytes, head_bytes, close = plain
         connection.deadline = NEVER
         end = head_bytes + body_bytes
         if len(buffer) < end:
             buffer = self._await_body(connection, buffer, end)
             if len(buffer) < end:
                 return None  # the client left in the middle
-        answer = self._key_values.handle(
-            method, target, consistency, lambda: buffer[head_bytes:end]
-        )
+        answer = self._key_values.handle(method, target, asked, lambda: buffer[head_bytes:end])
         close = close or not self._worker.alive
         connection.send(
             on_the_wire(answer, self._date_line, without_body=method == b"HEAD", close=close)

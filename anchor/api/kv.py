@@ -7,16 +7,22 @@ import re
 from typing import TYPE_CHECKING
 
 from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found
+from anchor.api.documents import document_of, wants_json
+from anchor.api.etags import conditions_of
 from anchor.api.keys import key_of
-from anchor.fsm import encode_delete, encode_put
+from anchor.api.sessions import check_spoken
+from anchor.api.terms import REPLAYED_LINE, terms_of
+from anchor.fsm import Result, Status, encode_delete, encode_put, encode_write
 from anchor.node.consistency import Consistency
 from anchor.node.errors import NodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anchor.api.asked import Asked, TermFields
     from anchor.api.limits import Limits
     from anchor.api.store import Store
+    from anchor.api.terms import Terms
 
 _log = logging.getLogger("anchor.api")
 
@@ -26,6 +32,8 @@ _CONSISTENCIES = {consistency.value.encode(): consistency for consistency in Con
 _CONSISTENCY_LINES = {
     consistency: f"X-Consistency: {consistency.value}\r\n".encode() for consistency in Consistency
 }
+_RAW_LINE = b"Content-Type: application/octet-stream\r\n"
+_JSON_LINE = b"Content-Type: application/json\r\n"
 _NOT_IN_A_HEADER = re.compile(r"[^\x21-\x7e]")
 
 
@@ -42,28 +50,28 @@ class KeyValues:
         self,
         method: bytes,
         target: bytes,
-        consistency: bytes | None,
+        asked: Asked,
         read_body: Callable[[], bytes],
     ) -> Answer:
         """Answer a request for a ``/kv/`` target in origin form; never raises.
 
-        ``consistency`` is the value of X-Consistency. ``read_body`` is called for a write whose
-        target makes sense; it may raise a Problem.
+        ``read_body`` is called for a write whose target and fields make sense; it may raise a
+        Problem.
         """
-        asked = None
+        consistency = None
         try:
-            asked = consistency_of(consistency)
+            consistency = consistency_of(asked.consistency)
             if method in {b"GET", b"HEAD"}:
-                return self._get(target, asked)
+                return self._get(target, consistency, asked)
             if method in {b"PUT", b"POST"}:
-                return self._put(target, read_body)
+                return self._put(target, asked.terms, read_body)
             if method == b"DELETE":
-                return self._delete(target)
+                return self._delete(target, asked.terms)
             return self.refuse(method_not_allowed(method.decode("latin-1"), METHODS))
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an answer
             answer = self.refuse(error)
-            if asked is not None and method in {b"GET", b"HEAD"}:
-                return answer._replace(headers=answer.headers + _CONSISTENCY_LINES[asked])
+            if consistency is not None and method in {b"GET", b"HEAD"}:
+                return answer._replace(headers=answer.headers + _CONSISTENCY_LINES[consistency])
             return answer
 
     def refuse(self, error: Exception) -> Answer:
@@ -73,38 +81,63 @@ class KeyValues:
         state = b"X-Applied-Index: %d\r\n%s" % (store.applied_index, self._raft_lines())
         return answer._replace(headers=answer.headers + state)
 
-    def _get(self, target: bytes, consistency: Consistency) -> Answer:
+    def _get(self, target: bytes, consistency: Consistency, asked: Asked) -> Answer:
         store = self._store
         key = key_of(target, self._limits.max_key_bytes)
+        conditions = None if asked.terms is None else conditions_of(asked.terms)
         found = store.read(key, consistency, self._limits.request_timeout)
-        if found is None:
+        if found is None:  # RFC 9110 §13.2.1: whatever the conditions
             raise not_found("there is no such key")
-        headers = (
-            b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
-            b'ETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s'
-            % (
-                found.mod_index,
-                store.applied_index,
-                self._raft_lines(),
-                _CONSISTENCY_LINES[consistency],
-            )
+        headers = b'Cache-Control: no-store\r\nETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s' % (
+            found.mod_index,
+            store.applied_index,
+            self._raft_lines(),
+            _CONSISTENCY_LINES[consistency],
         )
-        return Answer(200, headers, found.value)
+        if conditions is not None and not conditions.want(found.mod_index):
+            return Answer(304, headers, b"")
+        if asked.accept is not None and wants_json(asked.accept):
+            return Answer(200, _JSON_LINE + headers, document_of(key, found))
+        return Answer(200, _RAW_LINE + headers, found.value)
 
-    def _put(self, target: bytes, read_body: Callable[[], bytes]) -> Answer:
+    def _put(
+        self, target: bytes, fields: TermFields | None, read_body: Callable[[], bytes]
+    ) -> Answer:
         key = key_of(target, self._limits.max_key_bytes)
+        terms = None if fields is None else terms_of(fields)
         value = read_body()
         if len(value) > self._limits.max_value_bytes:
             raise value_too_large(self._limits.max_value_bytes)
-        result = self._store.write(encode_put(key, value), key, self._limits.request_timeout)
-        return self._written(b'ETag: "%d"\r\n' % result.mod_index)
+        if terms is None:
+            result = self._write(encode_put(key, value), key)
+        else:
+            result = self._write_on(terms, key, value)
+        return self._written(result, b'ETag: "%d"\r\n' % result.mod_index)
 
-    def _delete(self, target: bytes) -> Answer:
+    def _delete(self, target: bytes, fields: TermFields | None) -> Answer:
         key = key_of(target, self._limits.max_key_bytes)
-        self._store.write(encode_delete(key), key, self._limits.request_timeout)
-        return self._written(b"")
+        if fields is None:
+            result = self._write(encode_delete(key), key)
+        else:
+            result = self._write_on(terms_of(fields), key, None)
+        return self._written(result, b"")
 
-    def _written(self, more_lines: bytes) -> Answer:
+    def _write(self, command: bytes, key: bytes) -> Result:
+        result = self._store.write(command, key, self._limits.request_timeout)
+        if not isinstance(result, Result):
+            raise TypeError(f"a write was answered {result}")
+        return result
+
+    def _write_on(self, terms: Terms, key: bytes, value: bytes | None) -> Result:
+        check_spoken(self._store)
+        result = self._write(encode_write(terms.write(key, value)), key)
+        if result.status is not Status.DONE:
+            raise terms.refusal(result, self._store)
+        return result
+
+    def _written(self, result: Result, more_lines: bytes) -> Answer:
+        if result.replayed:
+            more_lines += REPLAYED_LINE
         headers = b"Content-Type: text/plain; charset=utf-8\r\n%sX-Applied-Index: %d\r\n%s" % (
             more_lines,
             self._store.applied_index,

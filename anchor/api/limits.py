@@ -20,6 +20,8 @@ class Limits:
     max_head_bytes: int = 64 << 10
     max_header_fields: int = 100
     max_connections: int = 10_000
+    # Of the whole cluster; over it, the one unused for longest ends.
+    max_sessions: int = 10_000
     # Of all bodies together that are on their way in.
     max_arriving_bytes: int = 256 << 20
 
@@ -39,5 +41,6 @@ class Limits:
         return cls(
             max_key_bytes=settings.max_key_bytes,
             max_value_bytes=settings.max_value_bytes,
+            max_sessions=settings.max_sessions,
             request_timeout=settings.request_timeout_ms / 1000,
         )

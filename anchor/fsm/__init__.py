@@ -104,7 +104,7 @@ from anchor.fsm.machine import (
 )
 from anchor.fsm.records import KeyValue
 from anchor.fsm.remembered_keys import KEPT_MS, KEYS_MAX
-from anchor.fsm.sessions import ANSWERS_KEPT
+from anchor.fsm.sessions import ANSWERS_KEPT, PLACE_BITS
 
 __all__ = [
     "ANSWERS_KEPT",
@@ -113,6 +113,7 @@ __all__ = [
     "KEPT_MS",
     "KEYS_MAX",
     "ORIGINS_KEPT",
+    "PLACE_BITS",
     "AppliedEntry",
     "BatchOutcome",
     "ByKey",

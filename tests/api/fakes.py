@@ -1,19 +1,22 @@
-"""A store in memory, with switches for what can go wrong."""
+"""A store in memory, with the real state machine and switches for what can go wrong."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anchor.fsm import KeyValue, Result
-from anchor.fsm.fsm_pb2 import Command
+from anchor.fsm import EntryKind, StateMachine, clock_suffix, encode_batch
 from anchor.node.errors import Overloaded
 from anchor.raft import Configuration
+from anchor.raft.entry import Entry
+from anchor.raft.entry import EntryKind as LogEntryKind
 from anchor.storage import StorageError
 from anchor.storage.backup_format import BackupHeader
+from tests.fsm.stores import DictStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from anchor.fsm import KeyValue, Result, SessionResult
     from anchor.node.consistency import Consistency
     from anchor.node.replacing import TargetMember
 
@@ -54,34 +57,60 @@ class FakeStore:
     """An ``anchor.api.store.Store`` of one node that leads itself."""
 
     def __init__(self) -> None:
-        self.applied_index = 1
+        self.records = DictStore()
+        self.machine = StateMachine(self.records)
+        self.clock_ms = 1_000_000
+        self.cluster_id = "c1u57e4"
+        self.speaks_sessions = True
         self.leader_id: str | None = "node1"
         self.term = 3
-        self.values: dict[bytes, KeyValue] = {}
         self.error: Exception | None = None
         self.before: Callable[[bytes], None] = lambda _key: None
         self.asked: list[tuple[object, ...]] = []
         self.stopped = False
         self.open_backups = 0
         self.membership = self
+        self._apply(EntryKind.NOOP)
 
-    def write(self, command: bytes, key: bytes, timeout_seconds: float) -> Result:
+    @property
+    def applied_index(self) -> int:
+        """How far the state machine has got."""
+        return self.machine.applied_index
+
+    @property
+    def values(self) -> dict[bytes, KeyValue]:
+        """All keys and what they hold."""
+        keys = [key[1:] for key, _ in self.records.iterate(b"k")]
+        found = {key: self.machine.get(key) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def write(
+        self, command: bytes, key: bytes | None, timeout_seconds: float
+    ) -> Result | SessionResult:
         """Apply the command at once."""
         self._enter("write", key, timeout_seconds)
-        self.applied_index += 1
-        parsed = Command.FromString(command)
-        before = self.values.pop(key, None)
-        if parsed.WhichOneof("operation") == "delete":
-            return Result(before is not None, 0, self.applied_index, 0)
-        created = before.create_index if before else self.applied_index
-        version = before.version + 1 if before else 1
-        self.values[key] = KeyValue(parsed.put.value, created, self.applied_index, version)
-        return Result(before is not None, created, self.applied_index, version)
+        batch = encode_batch(0, 0, [command]) + clock_suffix(self.clock_ms)
+        (result,) = self._apply(EntryKind.COMMAND, batch)
+        return result
+
+    def content(self) -> dict[bytes, bytes]:
+        """All records but for how far they go: what a command without effect leaves alone."""
+        return {key: value for key, value in self.records.iterate(b"") if key[:1] != b"m"}
+
+    def advance_to(self, index: int) -> None:
+        """Let entries that do nothing follow."""
+        while self.applied_index < index:
+            self._apply(EntryKind.NOOP)
+
+    def _apply(self, kind: EntryKind, payload: bytes = b"") -> list[Result | SessionResult]:
+        entry = Entry(self.applied_index + 1, self.term, LogEntryKind(kind), payload)
+        (outcome,) = self.machine.apply([entry])
+        return outcome.results if outcome else []
 
     def read(self, key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
         """Look it up."""
         self._enter("read", key, consistency, timeout_seconds)
-        return self.values.get(key)
+        return self.machine.get(key)
 
     def backup(self, consistency: Consistency, timeout_seconds: float) -> FakeBackup:
         """Begin one."""

@@ -427,7 +427,10 @@ def planned(*words: str) -> RunCluster:
 
 def test_a_childs_flags_mean_exactly_the_settings_planned_for_it() -> None:
     """Whatever the supervisor was told reaches the child unchanged."""
-    made = planned("--heartbeat=50", "--max-value-bytes=2MiB", "--host=::", "--log-format=text")
+    made = planned(
+        "--heartbeat=50", "--max-value-bytes=2MiB", "--max-sessions=7", "--host=::",
+        "--log-format=text",
+    )  # fmt: skip
     node = made.nodes[1]
     again = plan_for(arguments_for(node, []), {}, "anchor")
     assert isinstance(again, RunNode)

@@ -128,13 +128,13 @@ def test_a_file_can_hold_every_option(tmp_path: Path) -> None:
         'advertise = "h:1"\nhttp-advertise = "h:2"\nelection-timeout = "2s"\nheartbeat = 50\n'
         'request-timeout = 100\nmax-value-bytes = "2MiB"\nlog-level = "debug"\n'
         'log-format = "json"\nsnapshot-entries = 7000\nsnapshot_bytes = "1MiB"\n'
-        'snapshot-rate = "10MB"\n'
+        'snapshot-rate = "10MB"\nmax-sessions = 9\n'
     )
     settings = node(f"--config {path}")
     assert settings == Settings(
         "a", 5, Path("x"), ("b:1", "c:2"), 6, "::1", "h:1", "h:2", 2000, 50, 100, 2 << 20,
         log_level="debug", log_format="json", snapshot_entries=7000, snapshot_bytes=1 << 20,
-        snapshot_rate=10_000_000,
+        snapshot_rate=10_000_000, max_sessions=9,
     )  # fmt: skip
     assert node("", ANCHOR_CONFIG=str(path)) == settings
 
