@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # RFC 9110's names; Python's depend on its version.
-_TITLES = {status.value: status.phrase for status in HTTPStatus} | {
+TITLES = {status.value: status.phrase for status in HTTPStatus} | {
     413: "Content Too Large",
     422: "Unprocessable Content",
 }
 _STATUS_LINES = {
-    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in _TITLES.items()
+    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in TITLES.items()
 }
 
 
@@ -58,7 +58,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
             headers += b"Retry-After: 1\r\n"
         body = {
             "type": "about:blank",
-            "title": _TITLES[self.status],
+            "title": TITLES[self.status],
             "status": self.status,
             "detail": str(self),
             "code": self.code,

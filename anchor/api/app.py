@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import falcon
 
 from anchor.api.answers import (
+    TITLES,
     Answer,
     Problem,
     bad_request,
@@ -327,7 +328,7 @@ def refuse_conditions(req: falcon.Request) -> None:
 
 def send(answer: Answer, resp: falcon.Response) -> None:
     """Hand an answer to Falcon."""
-    resp.status = answer.status
+    resp.status = f"{answer.status} {TITLES[answer.status]}"  # Falcon has names of its own
     for line in answer.headers.decode("latin-1").splitlines():
         name, _, value = line.partition(": ")
         resp.set_header(name, value)

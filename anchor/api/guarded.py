@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 import gevent
@@ -11,6 +12,7 @@ from anchor.api.answers import Problem, bad_request
 from anchor.api.connections import NEVER
 from anchor.api.keys import KEY_PREFIX
 from anchor.api.pacing import Paced
+from anchor.api.terms import bad_idempotency_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from anchor.api.connections import Connection
 
 _DISCARD_BYTES = 64 << 10
+# A write with an Idempotency-Key that is too long for any header field.
+_LONG_KEY = re.compile(
+    rb"(?:PUT|POST|DELETE) [^\r\n]*\r\n(?:[^\r\n]+\r\n)*?(?i:idempotency-key):[^\r\n]{8000}"
+)
 
 
 class _Stream(Protocol):
@@ -149,7 +155,8 @@ def what_was_refused(error: Exception, buffer: bytes) -> Problem:
             return Problem(400, "key_too_large", "the key is too large")
         return Problem(414, "target_too_long", "the target of the request is too long")
     if isinstance(error, refused.LimitRequestHeaders):
-        return Problem(431, "head_too_large", "the head of the request is too large")
+        too_large = Problem(431, "head_too_large", "the head of the request is too large")
+        return bad_idempotency_key() if _LONG_KEY.match(buffer) else too_large
     if isinstance(error, refused.UnsupportedTransferCoding):
         return Problem(501, "not_implemented", detail)
     if isinstance(error, refused.ExpectationFailed):

@@ -117,10 +117,14 @@ def _acknowledged(value: bytes | None, sequence: int) -> int:
 
 def _digest_of(idempotency_key: bytes) -> bytes:
     if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-        raise Problem(
-            400, "bad_idempotency_key", "Idempotency-Key is not 1 to 255 visible ASCII characters"
-        )
+        raise bad_idempotency_key()
     return digest_of_key(idempotency_key)
+
+
+def bad_idempotency_key() -> Problem:
+    """Refuse a key that is none."""
+    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters"
+    return Problem(400, "bad_idempotency_key", detail)
 
 
 def _bad_sequence(detail: str) -> Problem:

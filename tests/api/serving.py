@@ -78,7 +78,7 @@ class Client:
         status = int(status_line.split()[1])
         if status == 100:
             return Response(status, headers, b"", raw)
-        length = 0 if head else int(headers["content-length"])
+        length = 0 if head or status == 304 else int(headers["content-length"])
         while len(self._buffer) < length:
             self._more()
         body, self._buffer = self._buffer[:length], self._buffer[length:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.message import Request
@@ -9,9 +11,13 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor.api.asked import Asked
+from anchor.api import plain as plain_module
+from anchor.api.asked import TERM_NAMES, Asked, TermFields
 from anchor.api.plain import IncompleteError, Plain, recognise
 from anchor.api.server import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT = 1000
 PLAIN = b"PUT /kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n"
@@ -27,6 +33,72 @@ def test_a_plain_request_is_recognised() -> None:
     assert recognise(payload, LIMIT) == Plain(
         b"GET", b"/kv/a", Asked(b"lease"), 0, len(payload), True
     )
+
+
+SESSION = b"0123456789abcdef0123456789abcdef"
+IN_SESSION = b"X-Session: " + SESSION + b"\r\nX-Sequence: 5\r\nX-Acked: 4"
+
+
+def terms_of(*lines: bytes) -> Asked | None:
+    """Return what a request with these lines asks for; None if it is not plain."""
+    payload = b"\r\n".join([b"PUT /kv/k HTTP/1.1", b"A: b", *lines, b"Host: h", b"", b""])
+    recognised = recognise(payload, LIMIT)
+    return None if recognised is None else recognised.asked
+
+
+@pytest.mark.parametrize("round_number", [1, 2])
+def test_terms_are_recognised(round_number: int) -> None:
+    """In whatever order and spelling; the first time, and when the rest of it is known."""
+    assert round_number
+    asked = TermFields(session=SESSION, sequence=b"5", acked=b"4")
+    assert terms_of(IN_SESSION) == Asked(terms=asked)
+    assert terms_of(IN_SESSION.lower()) == Asked(terms=asked)
+    assert terms_of(*reversed(IN_SESSION.split(b"\r\n"))) == Asked(terms=asked)
+    assert terms_of(IN_SESSION.replace(b": ", b":\t ").replace(b"\r", b" \t\r")) == Asked(
+        terms=asked
+    )
+    assert terms_of(IN_SESSION, b"X-Consistency: x", b"accept: y") == Asked(b"x", b"y", asked)
+    assert terms_of(IN_SESSION[:-12]) == Asked(terms=asked._replace(acked=None))
+    assert terms_of(IN_SESSION, b'IF-MATCH: "7"') == Asked(terms=asked._replace(if_match=b'"7"'))
+    assert terms_of(b"Idempotency-Key: a b ") == Asked(terms=TermFields(idempotency_key=b"a b"))
+    assert terms_of(b"If-None-Match:*") == Asked(terms=TermFields(if_none_match=b"*"))
+    assert terms_of(b"If-None-Match:") == Asked(terms=TermFields(if_none_match=b""))
+    assert terms_of(b"X-If-Match: 1", b"A: X-Sequence: 4") == Asked()
+
+
+@pytest.mark.parametrize("name", TERM_NAMES)
+@pytest.mark.parametrize("respell", [str.lower, str.upper, str.title, str.swapcase])
+def test_terms_given_twice_are_odd(name: str, respell: Callable[[str], str]) -> None:
+    """Gunicorn makes a list of them, however they are spelled."""
+    line = f"{name}: 1".encode()
+    assert terms_of(line) is not None
+    assert terms_of(line, f"{respell(name)}: 1".encode()) is None
+    assert terms_of(IN_SESSION, line, f"{respell(name)}: 2".encode()) is None
+
+
+def test_terms_have_the_limits_of_all_fields() -> None:
+    """Gunicorn has some too, and an own way to say so."""
+    assert terms_of(b"Idempotency-Key:" + b"k" * 4096) is not None
+    assert terms_of(b"Idempotency-Key:" + b"k" * 4097) is None
+    assert terms_of(b"X-Session: " + SESSION + b"\r\nX-Sequence: " + b"5" * 4096) is None
+    assert terms_of(IN_SESSION, b" folded") is None
+    assert terms_of(IN_SESSION + b"\0") is None
+    assert terms_of(IN_SESSION + b"\n") is None
+
+
+def test_what_changes_with_each_request_is_not_remembered() -> None:
+    """Or nothing else would be for long; nor is there more remembered than there may be."""
+    plain_module._remembered.clear()
+    for number in range(2000):
+        assert terms_of(b"X-Session: " + SESSION, b"X-Sequence: %d" % number) is not None
+        assert terms_of(b"idempotency-key: %d" % number, b'If-Match: "%d"' % number) is not None
+    assert len(plain_module._remembered) == 1
+    for number in range(2000):
+        assert terms_of(b"Other: %d" % number) is not None
+    assert len(plain_module._remembered) <= 1024
+    plain_module._remembered.clear()
+    assert terms_of(b"Other: " + b"x" * 600) is not None
+    assert not plain_module._remembered
 
 
 @pytest.mark.parametrize("length", range(len(PLAIN)))
@@ -86,8 +158,11 @@ def test_what_is_odd_is_not_plain(part: bytes, odd: bytes) -> None:
     assert recognise(PLAIN.replace(part, odd, 1), LIMIT) is None
 
 
-def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[str], bool]:
-    """Return method, target, body length, consistencies, and whether to close; or raise."""
+ASKED_NAMES = ("X-Consistency", "Accept", *TERM_NAMES)
+
+
+def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[list[bytes]], bool]:
+    """Return method, target, body length, what is asked, and whether to close; or raise."""
     cfg = Config()
     for name, value in options(0).items():
         if name.startswith(("limit_", "forward", "secure_")):
@@ -97,7 +172,10 @@ def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[str], boo
         request.method.encode(),
         request.uri.encode(),
         len(request.body.read()),
-        [value for name, value in request.headers if name == "X-CONSISTENCY"],
+        [
+            [value.encode("latin-1") for name, value in request.headers if name == asked.upper()]
+            for asked in ASKED_NAMES
+        ],
         request.should_close(),
     )
 
@@ -111,6 +189,9 @@ FIELDS = [
     b"Connection: CLOSE", b"connection: keep-alive", b"Connection: keep-alive, close",
     b"Connection:", b"X-Consistency: stale", b"x-consistency:  lease\t", b"X_Consistency: stale",
     b"X-Consistency:", b"Expect: 100-continue", b"Content-Type: a", b"Content-Type: b", b"A: \xff",
+    b"Accept: */*", b"ACCEPT: a,b", b"X-Session: " + SESSION, b"X-Sequence: 5", b"x-sequence:6 ",
+    b"X-Acked: 4", IN_SESSION, IN_SESSION + b" ", b"Idempotency-Key: \t a b\t", b'if-match: "5"',
+    b"If-Match:", b"IF-NONE-MATCH: *", b"X_Session: 5", b"X-Sequence : 7", b"X-Session\t: 7",
     b"A: b\tc", b"A:", b" folded", b": no name", b"no colon", b"A\x00: b", b"A: b\rc", b"A: b\nc",
 ]  # fmt: skip
 LINES = [
@@ -141,9 +222,10 @@ def test_gunicorn_takes_what_is_plain_for_the_same(
         return
     if plain is None or len(payload) < plain.head_bytes + plain.body_bytes:
         return
-    consistency = plain.asked.consistency
-    consistencies = [] if consistency is None else [consistency.decode("latin-1")]
-    ours = (plain.method, plain.target, plain.body_bytes, consistencies, plain.close)
+    consistency, accept, terms = plain.asked
+    values = (consistency, accept, *(terms or TermFields()))
+    asked = [[] if value is None else [value] for value in values]
+    ours = (plain.method, plain.target, plain.body_bytes, asked, plain.close)
     assert as_gunicorn_reads(payload) == ours
 
 

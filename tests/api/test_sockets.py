@@ -224,6 +224,18 @@ def test_forwarding_headers_move_nothing(server: Server) -> None:
         assert server.ask(request("GET", "/status", line)).status == 200
 
 
+@pytest.mark.parametrize("line", ["A: b", "TE: trailers"])
+@pytest.mark.parametrize("size", [256, 4096, 4097, 8190, 10_000, 30_000])
+def test_an_endless_idempotency_key_is_named_as_such(server: Server, line: str, size: int) -> None:
+    """On either path, and beyond what Gunicorn takes for a field; of a read it is just too long."""
+    key = f"Idempotency-Key: {'k' * size}"
+    for method in ("PUT", "POST", "DELETE"):
+        answer = server.ask(request(method, "/kv/never", line, key))
+        assert (answer.status, answer.problem["code"]) == (400, "bad_idempotency_key")
+    answer = server.ask(request("GET", "/kv/never", line, key))
+    assert answer.status == (404 if size <= 8000 else 431)
+
+
 # --------------------------------------------------------------------------- bodies
 
 
@@ -259,6 +271,38 @@ def test_continue_is_sent_when_the_body_is_wanted(client: Client) -> None:
     too_large = request("PUT", "/kv/k", f"Content-Length: {MIB + 1}", "Expect: 100-continue")
     assert client.ask(too_large).status == 413
     assert client.at_end()
+
+
+def test_a_body_on_impossible_terms_is_not_wanted(client: Client) -> None:
+    """What is refused for its head is refused before the body is sent."""
+    terms = ("X-Session: x", "X-Sequence: 1", "Expect: 100-continue")
+    answer = client.ask(request("PUT", "/kv/k", "Content-Length: 5", *terms))
+    assert (answer.status, answer.problem["code"]) == (400, "bad_session")
+    assert client.at_end()
+
+
+def test_a_session_is_opened_used_and_closed(client: Client) -> None:
+    """On one connection, with bodies in one piece and in chunks."""
+    opening = request("POST", "/sessions", "Content-Length: 20") + b'{"ttl_seconds": 9.5}'
+    answer = client.ask(opening)
+    assert (answer.status, answer.problem["ttl_seconds"]) == (201, 9.5)
+    session = answer.problem["session"]
+    first = put("in-session", b"1", f"X-Session: {session}", "X-Sequence: 1")
+    etag = client.ask(first).headers["etag"]
+    assert client.ask(first).headers["x-replayed"] == "true"
+    second = request(
+        "PUT", "/kv/in-session", f"X-Session: {session}", "X-Sequence: 2", "X-Acked: 1",
+        f"If-Match: {etag}", "Transfer-Encoding: chunked",
+    )  # fmt: skip
+    assert client.ask(second + b"1\r\n2\r\n0\r\n\r\n").status == 200
+    assert client.ask(first).problem["code"] == "sequence_forgotten"
+    assert client.ask(get("in-session")).body == b"2"
+    keeping = request("POST", f"/sessions/{session}/keepalive")
+    assert client.ask(keeping).problem == {"session": session, "ttl_seconds": 9.5}
+    closing = request("DELETE", f"/sessions/{session}")
+    assert [client.ask(closing).body for _ in range(2)] == [b"OK", b"OK"]
+    assert client.ask(keeping).problem["code"] == "session_expired"
+    assert client.ask(first).status == 410
 
 
 def test_a_body_unasked_for_after_expect_is_not_the_next_request(client: Client) -> None:

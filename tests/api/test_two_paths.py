@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -57,6 +58,18 @@ def plain(method: str, encoded_key: str, body: bytes | None = None, *lines: str)
     return "\r\n".join(head).encode("latin-1") + (body or b"")
 
 
+def request(method: str, target: str, *lines: str) -> bytes:
+    """Return a request that has no body."""
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: h", *lines, "", ""]).encode()
+
+
+def opened(client: Client) -> str:
+    """Open a session and return its id."""
+    answer = client.ask(request("POST", "/sessions"))
+    assert answer.status == 201
+    return str(json.loads(answer.body)["session"])
+
+
 def comparable(answer: Response) -> tuple[list[str], bytes]:
     """Return all that both paths owe, spelling included."""
     lines = answer.head.decode("latin-1").split("\r\n")
@@ -102,6 +115,34 @@ SAME_ON_BOTH = [
     plain("PUT", "k", b"v", "X-Consistency: none"),
     plain("DELETE", "%zz"),
     plain("DELETE", ""),
+    plain("GET", "k", None, "Accept: */*"),
+    plain("GET", "k", None, "Accept: application/json"),
+    plain("HEAD", "k", None, "ACCEPT: application/json;q=0.5, text/html"),
+    plain("GET", "none", None, "Accept: application/json"),
+    plain("GET", "k", None, "Accept: \xff", "X-Session: x", "Idempotency-Key: x x", "X-Acked:"),
+    plain("GET", "k", None, "If-None-Match: *"),
+    plain("HEAD", "k", None, "If-None-Match:  *\t", "Accept: application/json"),
+    plain("GET", "k", None, 'If-None-Match: "1", W/"x\xff"'),
+    plain("GET", "none", None, "If-None-Match: *"),
+    plain("GET", "k", None, 'If-Match: "1"'),
+    plain("HEAD", "k", None, 'If-Match: "1"', "X-Consistency: lease"),
+    plain("GET", "k", None, "If-Match: *"),
+    plain("GET", "none", None, "If-Match: *"),
+    plain("GET", "k", None, "If-None-Match: x"),
+    plain("GET", "k", None, "if-match:"),
+    plain("PUT", "k", b"v", "X-Session: x", "X-Sequence: 1"),
+    plain("PUT", "k", b"v", f"X-Session: {'0' * 32}"),
+    plain("PUT", "k", b"v", f"X-Session: {'0' * 32}", "X-Sequence: 0"),
+    plain("PUT", "k", b"v", f"X-Session: {'0' * 32}", "X-Sequence: 1", "X-Acked: 1"),
+    plain("POST", "k", b"v", f"X-Session: {'0' * 32}", "X-Sequence: 1", "Idempotency-Key: a"),
+    plain("DELETE", "k", None, "X-Acked: 1"),
+    plain("PUT", "k", b"v", "Idempotency-Key:"),
+    plain("PUT", "k", b"v", "Idempotency-Key: \xe9"),
+    plain("PUT", "k", b"v", "Idempotency-Key: " + "k" * 4000),
+    plain("PUT", "k", b"v", "If-Match: 1"),
+    plain("PUT", "k", b"v", 'If-None-Match: "1"'),
+    plain("DELETE", "k", None, "If-Match: *", "If-None-Match: *"),
+    plain("PUT", "k" * 4097, b"v", "If-Match: x"),
 ]
 
 
@@ -118,18 +159,123 @@ def test_both_paths_answer_alike(client: Client, payload: bytes, detour: Detour)
     assert comparable(short) == comparable(other)
 
 
+WITHOUT_TERMS: tuple[str, ...] = ()
+
+
 @pytest.mark.parametrize("detour", DETOURS)
+@pytest.mark.parametrize("terms", [WITHOUT_TERMS, ("If-Match: *",)])
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-def test_both_paths_write_alike(client: Client, method: str, detour: Detour) -> None:
+def test_both_paths_write_alike(
+    client: Client, method: str, terms: tuple[str, ...], detour: Detour
+) -> None:
     """The index goes up by one in between; everything else is the same."""
-    payload = plain(method, "w", None if method == "DELETE" else b"some value")
-    short, other = client.ask(payload), client.ask(detour(payload))
+    payload = plain(method, "w", None if method == "DELETE" else b"some value", *terms)
+    client.ask(plain("PUT", "w", b"before"))
+    short = client.ask(payload)
+    if terms:
+        client.ask(plain("PUT", "w", b"before"))
+    other = client.ask(detour(payload))
+    assert (short.status, is_short(short), is_short(other)) == (200, True, False)
     index = int(short.headers["x-applied-index"])
+    then = int(other.headers["x-applied-index"])
     lines, body = comparable(other)
-    next_one = re.compile(rf'(X-Applied-Index: |ETag: "){index + 1}\b')
+    next_one = re.compile(rf'(X-Applied-Index: |ETag: "){then}\b')
     renumbered = [next_one.sub(rf"\g<1>{index}", line) for line in lines]
     assert (renumbered, body) == comparable(short)
     assert lines != renumbered
+
+
+def without_index(answer: Response) -> tuple[list[str], bytes]:
+    """Return what both paths owe where an answer's ETag is not that of its own entry."""
+    lines, body = comparable(answer)
+    return [line for line in lines if not line.startswith("X-Applied-Index: ")], body
+
+
+REFUSED_BY_THE_STATE_MACHINE = [
+    (("X-Session: {session}", "X-Sequence: 9"), 409),
+    (("X-Session: {session}", "X-Sequence: 1"), 409),
+    (("X-Session: {closed}", "X-Sequence: 1"), 410),
+    (("X-Session: {unknown}", "X-Sequence: 1"), 404),
+    (("X-Session: {foreign}", "X-Sequence: 1"), 404),
+    (("X-Session: {session}", "X-Sequence: 2", "X-Acked: 1", 'If-Match: "1"'), 422),
+    (("Idempotency-Key: {session}", "If-Match: *"), 422),
+    (('If-Match: "1"',), 412),
+    (("If-None-Match: *",), 412),
+]
+
+
+@pytest.mark.parametrize("detour", DETOURS)
+@pytest.mark.parametrize(("terms", "status"), REFUSED_BY_THE_STATE_MACHINE)
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_both_paths_refuse_alike(
+    client: Client, method: str, terms: tuple[str, ...], status: int, detour: Detour
+) -> None:
+    """Whatever only the state machine can know."""
+    session, closed = opened(client), opened(client)
+    client.ask(request("DELETE", f"/sessions/{closed}"))
+    ids = {
+        "session": session,
+        "closed": closed,
+        "unknown": "7" + session[1:],
+        "foreign": session[:16] + "00000000" + session[24:],
+    }
+    client.ask(plain("PUT", "k", b"1", f"X-Session: {session}", "X-Sequence: 1"))
+    client.ask(plain("PUT", "k", b"2", f"X-Session: {session}", "X-Sequence: 2", "X-Acked: 1"))
+    client.ask(plain("PUT", "k", b"3", f"Idempotency-Key: {session}"))
+    lines = [line.format_map(ids) for line in terms]
+    payload = plain(method, "k", None if method == "DELETE" else b"v", *lines)
+    short, other = client.ask(payload), client.ask(detour(payload))
+    assert (short.status, is_short(short), is_short(other)) == (status, True, False)
+    assert without_index(short) == without_index(other)
+    assert client.ask(plain("GET", "k")).body == b"3"
+
+
+@pytest.mark.parametrize("first", [unchanged, by_te])
+@pytest.mark.parametrize("detour", DETOURS)
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("condition", [(), ("If-Match: *",), ("If-None-Match: *",)])
+@pytest.mark.parametrize("with_session", [True, False])
+def test_a_write_may_be_sent_again_on_the_other_path(
+    client: Client,
+    first: Detour,
+    detour: Detour,
+    method: str,
+    condition: tuple[str, ...],
+    with_session: bool,  # noqa: FBT001
+) -> None:
+    """Its first answer comes back, marked, done or refused, whichever way it went first."""
+    session = opened(client)
+    terms = (
+        (f"X-Session: {session}", "X-Sequence: 1")
+        if with_session
+        else (f"Idempotency-Key: {session}",)
+    )
+    client.ask(plain("PUT", "k", b"before"))
+    payload = plain(method, "k", None if method == "DELETE" else b"v", *terms, *condition)
+    answer = client.ask(first(payload))
+    assert answer.status == (412 if condition == ("If-None-Match: *",) else 200)
+    assert "x-replayed" not in answer.headers
+    client.ask(plain("PUT", "k", b"by somebody else"))
+    short, other = client.ask(payload), client.ask(detour(payload))
+    assert (is_short(short), is_short(other)) == (True, False)
+    assert without_index(short) == without_index(other)
+    lines, body = without_index(answer)
+    assert without_index(short) == ([lines[0], *sorted([*lines[1:], "X-Replayed: true"])], body)
+    assert client.ask(plain("GET", "k")).body == b"by somebody else"
+
+
+@pytest.mark.parametrize("detour", [unchanged, *DETOURS])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_304_ends_with_its_head(client: Client, method: str, detour: Detour) -> None:
+    """It has neither body nor length on the wire, and the connection serves what follows."""
+    etag = client.ask(plain("PUT", "k", b"value")).headers["etag"]
+    payload = detour(plain(method, "k", None, f"If-None-Match: {etag}"))
+    client.send(payload + payload + plain("GET", "k"))
+    for _ in range(2):
+        answer = client.read()
+        assert (answer.status, answer.headers["etag"]) == (304, etag)
+        assert not {"content-length", "content-type", "transfer-encoding"} & set(answer.headers)
+    assert client.read().body == b"value"
 
 
 @pytest.mark.parametrize(
