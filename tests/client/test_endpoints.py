@@ -43,6 +43,19 @@ def test_members_are_asked_for_where_those_that_are_named_cannot_help(naps: Naps
         assert client.get("k") is None
 
 
+def test_calls_stay_with_the_endpoint_that_answered_last() -> None:
+    """One that gave trouble is not the first to be asked again."""
+    cluster = FakeCluster()
+    with (
+        FakeNode([Act.SERVE, NO_LEADER], cluster=cluster) as first,
+        FakeNode(cluster=cluster, node_id="n2") as second,
+        Client([first.endpoint, second.endpoint]) as client,
+    ):
+        for _ in range(4):
+            client.put("k", b"v")
+        assert (len(first.seen), len(second.seen)) == (2, 3)
+
+
 def test_a_retry_prefers_the_leader(naps: Naps) -> None:
     """Which is known by what any answer says of it."""
     cluster = FakeCluster()
