@@ -275,13 +275,13 @@ def test_a_leaderless_cluster_is_said_to_be_one_while_there_is_time_for_an_answe
     def slow_no_leader(seen: Seen) -> Reply | Act:
         if not seen.target.startswith("/kv/"):
             return Act.SERVE
-        time.sleep(0.3)
+        time.sleep(1)
         return NO_LEADER
 
     for sessions in (True, False):
         with (
             FakeNode(slow_no_leader) as node,
-            Client(node.endpoint, timeout=0.6, sessions=sessions) as client,
+            Client(node.endpoint, timeout=2, sessions=sessions) as client,
         ):
             with pytest.raises(NoLeader):
                 client.put("k", b"v")
