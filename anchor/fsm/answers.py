@@ -11,15 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The request's fingerprint; twice the status, and 1 if it existed; the result's three numbers.
-_ANSWER = struct.Struct(">QBQQQ")
+LAYOUT = "QBQQQ"
+_ANSWER = struct.Struct(">" + LAYOUT)
 ANSWER_BYTES = _ANSWER.size
 _unpack: Callable[[bytes, int], tuple[int, ...]] = _ANSWER.unpack_from
 
 
+def fields_of(fingerprint: int, result: Result) -> tuple[int, int, int, int, int]:
+    """What stands in the five fields of LAYOUT."""
+    existed, create_index, mod_index, version, status, _ = result
+    return fingerprint, 2 * status + existed, create_index, mod_index, version
+
+
 def encode_answer(fingerprint: int, result: Result) -> bytes:
     """Write what is remembered, ANSWER_BYTES long."""
-    existed, create_index, mod_index, version, status, _ = result
-    return _ANSWER.pack(fingerprint, 2 * status + existed, create_index, mod_index, version)
+    return _ANSWER.pack(*fields_of(fingerprint, result))
 
 
 def replay(record: bytes, offset: int, fingerprint: int) -> Result:

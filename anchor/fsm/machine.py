@@ -203,7 +203,7 @@ class _Draft:
         self.digest = machine.digest
         self._clock_ms, self._grace_ms = machine.clock_ms, machine._grace_ms  # noqa: SLF001
         self.origins: dict[int, Origin] | None = None
-        self.sessions = SessionsDraft(machine._sessions, self._changes)  # noqa: SLF001
+        self.sessions = SessionsDraft(machine._sessions)  # noqa: SLF001
         self.keys = KeysDraft(
             machine._keys,  # noqa: SLF001
             self._record,
@@ -250,6 +250,7 @@ class _Draft:
             self._changes[records.CONFIGURATION_KEY] = records.encode_configuration(
                 *self.configuration
             )
+        self.sessions.finish(self._changes)
         self._changes[records.APPLIED_KEY] = records.encode_applied(self.applied)
         return self._changes
 
