@@ -101,6 +101,23 @@ def test_what_changes_with_each_request_is_not_remembered() -> None:
     assert not plain_module._remembered
 
 
+def test_what_is_common_to_requests_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With terms or without, usual or not: this is what the short path's speed rests on."""
+    read: list[bytes] = []
+    read_common = plain_module._common_meaning
+
+    def count(block: bytes) -> object:
+        read.append(block)
+        return read_common(block)
+
+    plain_module._remembered.clear()
+    monkeypatch.setattr(plain_module, "_common_meaning", count)
+    for number in range(3):
+        for lines in ((), (IN_SESSION,), (b"Idempotency-Key: %d" % number,)):
+            assert terms_of(*lines) is not None
+    assert len(read) == 1
+
+
 @pytest.mark.parametrize("length", range(len(PLAIN)))
 def test_a_part_of_a_head_is_incomplete(length: int) -> None:
     """Wherever it was cut; an empty one too."""
