@@ -33,7 +33,8 @@ class LeaderClock:
 
     def tick(self, elapsed_ticks: int) -> None:
         """Time passed."""
-        self._now_ms += min(elapsed_ticks, self._most_ticks) * self._tick_ms
+        if self.now_ms() is not None:
+            self._now_ms += min(elapsed_ticks, self._most_ticks) * self._tick_ms
 
     def now_ms(self) -> int | None:
         """Milliseconds, at least 1; None while this member may not say."""

@@ -86,7 +86,7 @@ class Outside(Protocol):
 class Replica:
     """One member: its core, its log and its state machine, and the clients that wait for them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its four parts, and two facts about it
         self,
         raft: Raft,
         log: Log,

@@ -15,10 +15,10 @@ of that origin. Three things follow.
 - A batch that comes by as *replayed* while its clients still wait was overtaken by a higher number
   of this node's own, was never applied, and never will be under its number: it is gathered anew.
 
-A snapshot that takes the place of the log says the number of the last batch it includes. What comes
-after that goes on. What comes before was applied, or overtaken, and the snapshot does not say which:
-commands that are applied once whatever their number (of a session, or with an idempotency key) are
-gathered anew, and the clients of all others are told that it is not known.
+A snapshot that takes the place of the log says the number of the last batch it includes. What
+comes after that goes on. What comes before was applied, or overtaken, and the snapshot does not say
+which: commands that are applied once whatever their number (of a session, or with an idempotency
+key) are gathered anew, and the clients of all others are told that it is not known.
 
 A write that runs out of time answers ``commit_unknown`` if it was ever handed to a leader that did
 not refuse it, else ``no_leader``, which is a promise that nothing happened.

@@ -7,20 +7,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor.fsm import (
+    ByKey,
+    CloseSession,
+    Condition,
+    InSession,
+    KeepAlive,
     MalformedPayloadError,
+    OpenSession,
     Write,
     check_batch,
+    clock_suffix,
     encode_batch,
     encode_delete,
     encode_put,
+    encode_write,
+    is_applied_once,
     takes_space,
 )
+from anchor.fsm import Command as AnyCommand
 from anchor.fsm.codec import decode_batch
 from anchor.fsm.fsm_pb2 import Batch, Command
-from tests.fsm.entries import payload
+from tests.fsm.entries import entry_of, payload
 
 OPERATIONS = st.lists(st.tuples(st.binary(max_size=300), st.none() | st.binary(max_size=300)))
 NUMBERS = st.integers(0, 2**64 - 1)
+CONDITIONS = st.builds(
+    Condition, st.lists(NUMBERS, max_size=3).map(tuple), st.booleans(), st.booleans()
+)
+ONCE = st.builds(InSession, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS) | st.builds(
+    ByKey, st.binary(min_size=16, max_size=16), NUMBERS
+)
+WRITES = st.builds(
+    Write, st.binary(), st.none() | st.binary(), st.none() | CONDITIONS, st.none() | ONCE
+)
+COMMANDS = (
+    WRITES
+    | st.builds(OpenSession, NUMBERS, NUMBERS, NUMBERS)
+    | st.builds(KeepAlive, NUMBERS, NUMBERS)
+    | st.builds(CloseSession, NUMBERS, NUMBERS)
+)
 
 
 @given(NUMBERS, NUMBERS, OPERATIONS)
@@ -86,3 +111,41 @@ def test_a_deletion_is_told_from_a_write_by_its_first_byte(key: bytes) -> None:
     """Whatever the key."""
     assert not takes_space(encode_delete(key))
     assert takes_space(encode_put(key, b"value"))
+
+
+@given(st.lists(COMMANDS, max_size=5), NUMBERS, NUMBERS, NUMBERS)
+def test_commands_of_all_kinds_are_read_as_they_were_written(
+    commands: list[AnyCommand], origin: int, number: int, clock_ms: int
+) -> None:
+    """With their terms, and the time that a leader puts behind them."""
+    entry = entry_of(1, *commands, origin=origin, number=number, clock_ms=clock_ms)
+    assert decode_batch(entry.payload) == (origin, number, clock_ms, commands)
+    assert Batch.FromString(entry.payload).SerializeToString() == entry.payload
+
+
+@given(WRITES)
+def test_what_is_applied_once_is_told_from_the_rest(write: Write) -> None:
+    """By its terms alone."""
+    assert is_applied_once(encode_write(write)) == (write.once is not None)
+
+
+def test_nobody_but_its_leader_puts_a_time_into_a_batch() -> None:
+    """What another node forwards may not say what time it is."""
+    with pytest.raises(MalformedPayloadError, match="time"):
+        check_batch(payload([(b"k", b"v")]) + clock_suffix(5))
+
+
+def test_a_command_about_a_session_has_no_terms() -> None:
+    """It would be passed over."""
+    odd = Command(condition=Command.FromString(b"").condition)
+    odd.keep_alive.session = 1
+    with pytest.raises(MalformedPayloadError, match="terms"):
+        check_batch(encode_batch(1, 1, [odd.SerializeToString()]))
+
+
+def test_a_digest_of_another_length_is_refused() -> None:
+    """Records are found by it."""
+    with pytest.raises(MalformedPayloadError, match="15 bytes"):
+        check_batch(
+            encode_batch(1, 1, [encode_write(Write(b"k", b"v", None, ByKey(bytes(15), 1)))])
+        )

@@ -308,3 +308,12 @@ def test_a_machine_that_loads_another_store_is_as_if_it_had_always_had_it() -> N
         both.apply([command(3, put(b"k", b"3"), origin=5)])
     assert (machine.applied_index, machine.digest) == (3, ahead.digest)
     assert machine.digest_at(1) is None
+
+
+def test_the_last_batch_of_an_origin_is_known() -> None:
+    """Also after a restart: whoever gathered it may ask."""
+    store = DictStore()
+    machine = StateMachine(store)
+    machine.apply([command(1, put(b"k", b"v"), origin=7, number=3)])
+    for each in (machine, StateMachine(store)):
+        assert (each.last_number(7), each.last_number(8)) == (3, 0)

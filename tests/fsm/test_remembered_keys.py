@@ -45,11 +45,13 @@ def test_a_key_is_forgotten_to_the_moment_though_its_record_is_still_there() -> 
     history = History()
     history.clock_ms = 100
     history.write_by_key(b"once")
-    history.clock_ms += KEPT_MS
-    assert not history.write_by_key(b"once").replayed
-    history.pass_time(KEPT_MS - 1)
+    history.pass_time(KEPT_MS - 50)
     assert history.write_by_key(b"once").replayed
-    history.pass_time(1001)
+    history.clock_ms += 100  # the same second
+    assert not history.write_by_key(b"once").replayed
+    history.pass_time(KEPT_MS - 100)
+    assert history.write_by_key(b"once").replayed
+    history.pass_time(1100)
     assert not [key for key in history.store.records if key[:1] in b"ij"]
 
 
@@ -66,16 +68,40 @@ def test_no_more_are_remembered_than_there_is_room_for(monkeypatch: pytest.Monke
     assert history.write_by_key(b"c").status is Status.DONE
 
 
-def test_keys_end_at_the_same_entry_however_the_log_is_cut() -> None:
+@pytest.mark.parametrize("cut", [0, 6, 9])
+def test_keys_end_at_the_same_entry_however_the_log_is_cut(cut: int) -> None:
     """All in one call, or one by one: the same records, the same digest."""
     history = History()
     for number in range(6):
         history.write_by_key(b"%d" % number)
         history.pass_time(KEPT_MS // 3)
     whole = History()
-    whole.machine.apply(history.log)
+    whole.machine.apply(history.log[:cut])
+    whole.machine.apply(history.log[cut:])
     assert whole.store.records == history.store.records
     assert whole.machine.digest == history.machine.digest
+
+
+def test_each_key_ends_in_its_own_second() -> None:
+    """Having looked for those that are due, it misses none of those that come next."""
+    history = History()
+    for number in range(4):
+        history.write_by_key(b"%d" % number)
+        history.pass_time(1000)
+    history.pass_time(KEPT_MS - 5000)
+    left = []
+    for _ in range(4):
+        history.pass_time(1000)
+        left.append(sum(key.startswith(b"i") for key in history.store.records))
+    assert left == [3, 2, 1, 0]
+
+
+def test_keys_are_counted_before_there_is_a_clock() -> None:
+    """A leader says nothing of the time until it has applied an entry of its own."""
+    history = History()
+    history.clock_ms = 0
+    history.write_by_key(b"once")
+    assert StateMachine(history.store).nothing_ends_before_ms == 0
 
 
 def test_a_damaged_record_is_not_passed_over() -> None:

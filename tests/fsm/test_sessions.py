@@ -50,7 +50,8 @@ def test_a_deletion_is_remembered_too() -> None:
     history.write(other, 1)
     assert history.write(session, 1, value=None).existed
     history.write(other, 2)
-    assert history.write(session, 1, value=None).replayed
+    again = history.write(session, 1, value=None)
+    assert (again.replayed, again.existed) == (True, True)
     assert history.version() == 1
 
 
@@ -210,6 +211,23 @@ def test_the_one_unused_for_longest_makes_room() -> None:
         third: Status.SEQUENCE_GAP,
     }
     assert [history.write(session, 1).status for session in (fourth, fifth)] == [Status.DONE] * 2
+
+
+def test_the_order_of_use_does_not_depend_on_how_the_log_is_cut() -> None:
+    """Who goes is the same for those who apply many entries at once."""
+    history = History()
+    first, second = history.open(), history.open()
+    for session, sequence in ((first, 1), (second, 1), (first, 2)):
+        history.write(session, sequence)
+    history.open(max_sessions=2)  # `second` goes
+    for cut in (0, 2):
+        whole = History()
+        whole.machine.apply(history.log[:cut])
+        whole.machine.apply(history.log[cut:])
+        assert whole.store.records == history.store.records
+        whole.log = history.log.copy()
+        assert whole.write(first, 3).status is Status.DONE
+        assert whole.write(second, 2).status is Status.NO_SESSION
 
 
 def test_many_sessions_may_be_opened_and_lost_in_one_batch() -> None:

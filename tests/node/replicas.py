@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anchor.raft import Message, Ready
 
 IDS = ("n1", "n2", "n3")
+TICK_MS = 20
 
 
 class DictStore:
@@ -122,7 +123,7 @@ class World:
                 StateMachine(self.stores[member_id]),
                 self.outsides[member_id],
                 origin=number + 1,
-                tick_ms=20.0,
+                tick_ms=TICK_MS,
             )
 
     def run(self) -> None:
