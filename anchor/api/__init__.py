@@ -57,8 +57,8 @@ The routes
 
 A target is taken as it was sent. Nothing is normalised: ``/kv/../x`` is the key ``../x``, and
 ``/%6bv/x`` is no route. A literal ``?`` or ``#`` after ``/kv/`` is refused (400) rather than cut
-off, since ``PUT /kv/a?b`` would otherwise write ``a``; elsewhere a query is ignored. A write that
-sets a condition by time (``If-Unmodified-Since``) is refused (501) rather than done unconditionally.
+off, since ``PUT /kv/a?b`` would otherwise write ``a``; elsewhere a query is ignored. A write
+with a condition by time (``If-Unmodified-Since``) is refused (501), not done unconditionally.
 """
 
 from __future__ import annotations

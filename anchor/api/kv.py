@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found
-from anchor.api.documents import document_of, wants_json
+from anchor.api.documents import document_of
 from anchor.api.etags import conditions_of
 from anchor.api.keys import key_of
 from anchor.api.sessions import check_spoken
@@ -88,17 +88,19 @@ class KeyValues:
         found = store.read(key, consistency, self._limits.request_timeout)
         if found is None:  # RFC 9110 §13.2.1: whatever the conditions
             raise not_found("there is no such key")
-        headers = b'Cache-Control: no-store\r\nETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s' % (
+        status, type_line, body = 200, _RAW_LINE, found.value
+        if conditions is not None and not conditions.want(found.mod_index):
+            status, type_line, body = 304, b"", b""
+        elif asked.as_json:
+            type_line, body = _JSON_LINE, document_of(key, found)
+        headers = b'%sCache-Control: no-store\r\nETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s' % (
+            type_line,
             found.mod_index,
             store.applied_index,
             self._raft_lines(),
             _CONSISTENCY_LINES[consistency],
         )
-        if conditions is not None and not conditions.want(found.mod_index):
-            return Answer(304, headers, b"")
-        if asked.accept is not None and wants_json(asked.accept):
-            return Answer(200, _JSON_LINE + headers, document_of(key, found))
-        return Answer(200, _RAW_LINE + headers, found.value)
+        return Answer(status, headers, body)
 
     def _put(
         self, target: bytes, fields: TermFields | None, read_body: Callable[[], bytes]
