@@ -84,6 +84,12 @@ def bad_request(detail: str) -> Problem:
     return Problem(400, "bad_request", detail)
 
 
+def bad_idempotency_key() -> Problem:
+    """Refuse a key that is none."""
+    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters"
+    return Problem(400, "bad_idempotency_key", detail)
+
+
 def not_found(detail: str) -> Problem:
     """Say that there is no such thing."""
     return Problem(404, "not_found", detail)

@@ -209,8 +209,9 @@ FIELDS = [
     b"Connection:", b"X-Consistency: stale", b"x-consistency:  lease\t", b"X_Consistency: stale",
     b"X-Consistency:", b"Expect: 100-continue", b"Content-Type: a", b"Content-Type: b", b"A: \xff",
     b"Accept: */*", b"ACCEPT: a, application/json", b"X-Session: " + SESSION, b"X-Sequence: 5",
-    b"x-sequence:6 ", b"X-Acked: 4", IN_SESSION, IN_SESSION + b" ", b"Idempotency-Key: \t a b\t", b'if-match: "5"',
-    b"If-Match:", b"IF-NONE-MATCH: *", b"X_Session: 5", b"X-Sequence : 7", b"X-Session\t: 7",
+    b"x-sequence:6 ", b"X-Acked: 4", IN_SESSION, IN_SESSION + b" ", b"Idempotency-Key: \t a b\t",
+    b'if-match: "5"', b"If-Match:", b"IF-NONE-MATCH: *", b"X_Session: 5", b"X-Sequence : 7",
+    b"X-Session\t: 7",
     b"A: b\tc", b"A:", b" folded", b": no name", b"no colon", b"A\x00: b", b"A: b\rc", b"A: b\nc",
 ]  # fmt: skip
 LINES = [
