@@ -17,15 +17,10 @@ ANSWER_BYTES = _ANSWER.size
 _unpack: Callable[[bytes, int], tuple[int, ...]] = _ANSWER.unpack_from
 
 
-def fields_of(fingerprint: int, result: Result) -> tuple[int, int, int, int, int]:
-    """What stands in the five fields of LAYOUT."""
-    existed, create_index, mod_index, version, status, _ = result
-    return fingerprint, 2 * status + existed, create_index, mod_index, version
-
-
 def encode_answer(fingerprint: int, result: Result) -> bytes:
     """Write what is remembered, ANSWER_BYTES long."""
-    return _ANSWER.pack(*fields_of(fingerprint, result))
+    existed, create_index, mod_index, version, status, _ = result
+    return _ANSWER.pack(fingerprint, status << 1 | existed, create_index, mod_index, version)
 
 
 def replay(record: bytes, offset: int, fingerprint: int) -> Result:

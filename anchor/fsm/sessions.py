@@ -22,7 +22,6 @@ from anchor.fsm.answers import (
     ANSWER_BYTES,
     LAYOUT,
     encode_answer,
-    fields_of,
     refusal,
     replay,
 )
@@ -34,6 +33,7 @@ from anchor.fsm.commands import (
     Result,
     SessionResult,
     Status,
+    Write,
 )
 from anchor.fsm.errors import MalformedStateError
 from anchor.fsm.records import FORMAT, SESSION_PREFIX
@@ -125,7 +125,9 @@ class SessionsDraft:
 
     # ----------------------------------------------------------------- commands
 
-    def write(self, once: InSession, position: int, act: Callable[[], Result]) -> Result:
+    def write(
+        self, write: Write, once: InSession, position: int, act: Callable[[Write], Result]
+    ) -> Result:
         """Act if this is the session's next write; else give the first answer, or say why not."""
         number, token, sequence, acknowledged, fingerprint = once
         record = self.used[number] if number in self.used else self._records.get(number)
@@ -138,15 +140,17 @@ class SessionsDraft:
             if sequence > last:
                 return refusal(Status.SEQUENCE_GAP)
             return _first_answer(record, once, decode(record))
-        result = act()
-        acknowledged = max(before, min(acknowledged, last))
+        result = act(write)
         used_at = self.index << PLACE_BITS | position
-        if acknowledged == last:
-            answer = fields_of(fingerprint, result)
+        if acknowledged >= last:
+            # Nothing is called here that need not be: every write of a session comes this way.
+            existed, create_index, mod_index, version, status, _ = result
             record = _WITH_ONE_ANSWER.pack(
-                number, 1, token, ttl_ms, self.clock_ms, used_at, sequence, acknowledged, *answer
-            )
+                number, 1, token, ttl_ms, self.clock_ms, used_at, sequence, last,
+                fingerprint, status << 1 | existed, create_index, mod_index, version,
+            )  # fmt: skip
         else:
+            acknowledged = max(before, acknowledged)
             kept = min(last - acknowledged, answers, ANSWERS_KEPT - 1)
             header = _HEADER.pack(
                 number, kept + 1, token, ttl_ms, self.clock_ms, used_at, sequence, acknowledged
@@ -199,16 +203,18 @@ class SessionsDraft:
 
     def finish(self, changes: dict[bytes, bytes | None]) -> None:
         """Add the pages that differ to the changes of the store."""
-        for page in {self._page(number) for number in self.used}:
-            key = SESSION_PREFIX + page.to_bytes(8, "big")
+        used, before = self.used, self._before
+        if self._page_of:
+            pages = {self._page(number) for number in used}
+        else:
+            pages = {before.page_of[number] for number in used}
+        for page in pages:
             numbers = self._numbers_on(page)
-            changes[key] = b"".join((_FORMAT, *map(self._record, numbers))) if numbers else None
+            records = [used.get(number) or before.records[number] for number in numbers]
+            key = SESSION_PREFIX + page.to_bytes(8, "big")
+            changes[key] = b"".join((_FORMAT, *records)) if records else None
 
     # ----------------------------------------------------------------- the records
-
-    def _record(self, number: int) -> bytes:
-        """Give that of a session that has not ended."""
-        return self.used.get(number) or self._records[number]
 
     def _find(self, number: int, token: int) -> bytes | None:
         record = self.used[number] if number in self.used else self._records.get(number)
