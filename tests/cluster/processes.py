@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -99,6 +99,16 @@ class NodeProcess:
         """Kill -9, as the power would."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Stop it where it is (SIGSTOP), connections open; ``resume`` lets it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after ``pause``."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
@@ -109,6 +119,14 @@ class NodeProcess:
         code = self.process.wait(20)
         self.process = None
         return code
+
+    def memory_bytes(self) -> int | None:
+        """What it holds in memory; None where the system does not say."""
+        assert self.process is not None
+        with suppress(OSError):
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+        return None
 
     def request(
         self,
