@@ -105,6 +105,7 @@ def run(directory: Path, seconds: float, seed: int, *, in_session: bool = True) 
             for client in clients:
                 client.join(30)
             took = time.monotonic() - began
+        assert not strikes.wrong, strikes.wrong
         (directory / "strikes.log").write_text(
             "".join(f"{at:.3f} {what}\n" for at, what in strikes.log)
         )
@@ -121,7 +122,7 @@ def run(directory: Path, seconds: float, seed: int, *, in_session: bool = True) 
             },
             strikes.kills,
             strikes.pauses,
-            {node.node_id: (node.memory_bytes() or 0) // MIB for node in cluster.nodes},
+            {node.node_id: node.memory_bytes() // MIB for node in cluster.nodes},
         )
 
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,13 +101,21 @@ class NodeProcess:
 
     def pause(self) -> None:
         """Stop it where it is (SIGSTOP), connections open; ``resume`` lets it go on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on after ``pause``."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """The process that was started, and the one that it started: that is the node (Linux)."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert children, f"{self.node_id} has not come up yet"
+        return [pid, *map(int, children)]
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
@@ -120,13 +128,10 @@ class NodeProcess:
         self.process = None
         return code
 
-    def memory_bytes(self) -> int | None:
-        """What it holds in memory; None where the system does not say."""
-        assert self.process is not None
-        with suppress(OSError):
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-            return 1024 * int(status.partition("VmRSS:")[2].split()[0])
-        return None
+    def memory_bytes(self) -> int:
+        """What the node holds in memory (Linux)."""
+        status = Path(f"/proc/{self._pids()[-1]}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
     def request(
         self,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.processes import Cluster, NodeProcess
 
-PAUSE_SECONDS = (0.5, 3.0)
+PAUSE_SECONDS = (0.0, 2.5)  # after half a second in which it is seen to be paused
 DOWN_SECONDS_MAX = 1.0
 LOOK_SECONDS = 0.1
 
@@ -36,6 +36,7 @@ class Strikes:
         self.log: list[tuple[float, str]] = []  # when, what
         self.kills = 0
         self.pauses = 0
+        self.wrong: list[str] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -81,6 +82,8 @@ class Strikes:
             self.pauses += 1
             self._note(f"pause {node.node_id}")
             node.pause()
+            if _status(node) is not None:
+                self.wrong.append(f"{node.node_id} was paused, and answered")
             self._come_back(node, self._chance.uniform(*PAUSE_SECONDS), node.resume)
 
     def _come_back(self, node: NodeProcess, after: float, back: Callable[[], None]) -> None:
