@@ -10,44 +10,15 @@ import argparse
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.benchmarks.stores import Anchor, Etcd, Store
+from tests.benchmarks.wrk import Figures, run_wrk
 
 CASES = [("write", 1), ("write", 64), ("write", 256), ("read", 64), ("lease", 64), ("stale", 64)]
 FILL_SECONDS = 120  # at most: it stops by itself
-UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-
-
-def measure(store: Store, kind: str, clients: int, seconds: int, directory: Path) -> list[float]:
-    """Requests per second, median and 99th percentile in milliseconds, errors."""
-    script = directory / f"{store.name}-{kind}.lua"
-    script.write_text(store.script(kind))
-    arguments = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script)]
-    output = subprocess.run(
-        [*arguments, store.leader_url()], check=True, capture_output=True, text=True
-    ).stdout
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    latencies = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+[mu]?s)", output, re.MULTILINE))
-    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    assert rate, output
-    return [
-        float(rate[1]),
-        milliseconds(latencies["50"]),
-        milliseconds(latencies["99"]),
-        float(errors[1]) if errors else 0.0,
-    ]
-
-
-def milliseconds(text: str) -> float:
-    """Read one of wrk's durations."""
-    match = re.fullmatch(r"([\d.]+)([mu]?s)", text)
-    assert match, text
-    number, unit = match[1], match[2]
-    return float(number) * UNITS[unit]
 
 
 def resident_mebibytes(process_id: int) -> float:
@@ -81,26 +52,25 @@ def main() -> int:
                 print(f"{store.name}: idle RSS of each node {', '.join(memory)} MiB", flush=True)
             # Reads find what they ask for: a miss costs something else.
             for store in stores:
-                measure(store, "fill", 256, FILL_SECONDS, directory)
+                run_wrk(store.leader_url(), store.script("fill"), 1, 256, FILL_SECONDS)
             for kind, clients in CASES:
                 if arguments.only in {None, f"{kind}:{clients}"}:
-                    compare(stores, kind, clients, arguments, directory)
+                    compare(stores, kind, clients, arguments)
         finally:
             for store in stores:
                 store.stop()
     return 0
 
 
-def compare(
-    stores: list[Store], kind: str, clients: int, arguments: argparse.Namespace, directory: Path
-) -> None:
+def compare(stores: list[Store], kind: str, clients: int, arguments: argparse.Namespace) -> None:
     """Measure one case on all stores in turn, and print a line each and the ratio."""
-    results: dict[str, list[list[float]]] = {store.name: [] for store in stores}
+    results: dict[str, list[Figures]] = {store.name: [] for store in stores}
     for _ in range(arguments.runs):
         for store in stores:
-            results[store.name].append(measure(store, kind, clients, arguments.seconds, directory))
+            url, script = store.leader_url(), store.script(kind)
+            results[store.name].append(run_wrk(url, script, 1, clients, arguments.seconds))
     for store in stores:
-        rate, p50, p99, errors = (
+        _, rate, p50, p99, errors = (
             statistics.median(values) for values in zip(*results[store.name], strict=True)
         )
         print(
@@ -110,7 +80,7 @@ def compare(
         )
     if len(stores) == 2:
         ratios = sorted(
-            ours[0] / theirs[0]
+            ours.rate / theirs.rate
             for ours, theirs in zip(*(results[store.name] for store in stores), strict=True)
         )
         median = statistics.median(ratios)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,15 +34,20 @@ def command() -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports nobody listens on now, and which no outgoing connection is given.
+
+    A node that is down for a moment finds its port taken otherwise.
+    """
+    chosen: list[int] = []
+    while len(chosen) < count:
+        port = random.SystemRandom().randrange(
+            10_000, 30_000
+        )  # the kernel gives out those from 32,768 on
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in chosen:
+                chosen.append(port)
+    return chosen
 
 
 def eventually(what: str, look: Callable[[], T | None], seconds: float = READY_SECONDS) -> T:
