@@ -129,7 +129,7 @@ class KeyValues:
         return result
 
     def _write_on(self, terms: Terms, key: bytes, value: bytes | None) -> Result:
-        check_spoken(self._store)
+        check_spoken(self._store, self._limits.request_timeout)
         result = self._write(encode_write(terms.write(key, value)), key)
         if result.status is not Status.DONE:
             raise terms.refusal(result, self._store)
