@@ -1,12 +1,16 @@
 /* Puts the host's clock off by the seconds (a 64-bit number in the machine's own order) that the
- * file named by CLOCK_OFF_BY holds, as they are at each look. CLOCK_MONOTONIC and CLOCK_BOOTTIME
- * stay what they are. */
+ * file named by CLOCK_OFF_BY holds at that moment. CLOCK_MONOTONIC and CLOCK_BOOTTIME stay what
+ * they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -55,4 +59,39 @@ time_t time(time_t *now)
     if (now != NULL)
         *now = found.tv_sec;
     return found.tv_sec;
+}
+
+/* Who waits until a time of this clock tells the kernel of it, which goes by another one. */
+
+static const struct timespec *as_the_kernel_has_it(const struct timespec *time, struct timespec *copy)
+{
+    copy->tv_sec = time->tv_sec - *off_by;
+    copy->tv_nsec = time->tv_nsec;
+    return copy;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until)
+{
+    int (*next)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    struct timespec copy;
+    next = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    if (until->tv_sec > 1000000000) /* or else it is of a clock that counts from the boot */
+        until = as_the_kernel_has_it(until, &copy);
+    return next(condition, mutex, until);
+}
+
+long syscall(long number, ...)
+{
+    long (*next)(long, ...) = dlsym(RTLD_NEXT, "syscall");
+    struct timespec copy;
+    long given[6];
+    va_list arguments;
+    va_start(arguments, number);
+    for (int i = 0; i < 6; i++)
+        given[i] = va_arg(arguments, long);
+    va_end(arguments);
+    if (number == SYS_futex && given[1] & FUTEX_CLOCK_REALTIME && given[3] != 0)
+        given[3] = (long)as_the_kernel_has_it((const struct timespec *)given[3], &copy);
+    return next(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }

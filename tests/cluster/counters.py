@@ -26,6 +26,7 @@ CLIENTS = 16
 COUNTERS = [f"counter{number}" for number in range(4)]
 FLAGS = ("--snapshot-entries", "500")
 MIB = 1 << 20
+WRONG_SHOWN = 20
 
 
 @dataclass
@@ -53,9 +54,14 @@ class Run:
         )
 
     @property
+    def complaints(self) -> list[str]:
+        """What clients saw that must not be."""
+        return [each for tally in self.tallies for each in tally.wrong]
+
+    @property
     def wrong(self) -> list[str]:
         """All that must not be, in sessions."""
-        wrong = [each for tally in self.tallies for each in tally.wrong]
+        wrong = []
         for node_id, counters in self.found.items():
             wrong += [
                 f"{name} is {value} on {node_id}; {self.done[name]} were answered as done"
@@ -64,7 +70,7 @@ class Run:
             ]
         for name in COUNTERS:
             wrong += wrong_values(name, [done for tally in self.tallies for done in tally.done])
-        return wrong
+        return wrong + self.complaints
 
     @property
     def longest_gap(self) -> float:
@@ -178,8 +184,10 @@ def main() -> int:
         print(f"seed {arguments.seed}; logs, histories and data are in {directory}")
         raise
     report(outcome)
-    if in_session and outcome.wrong:
-        print("\n".join(outcome.wrong))
+    wrong = outcome.wrong if in_session else outcome.complaints
+    if wrong:
+        print("\n".join(wrong[:WRONG_SHOWN]))
+        print(f"{len(wrong)} things are wrong; the counters are off by {outcome.off}")
         print(f"seed {arguments.seed}; logs, histories and data are in {directory}")
         return 1
     print("exact" if in_session else f"off by {outcome.off} without sessions")

@@ -36,6 +36,10 @@ class Answer(NamedTuple):
     code: str  # of an error
     body: bytes
 
+    def __str__(self) -> str:
+        said = f"{self.status} {self.code} ETag {self.etag}"
+        return f"{said}, replayed" if self.replayed else said
+
     @property
     def is_final(self) -> bool:
         """Whether it says what became of a request; sending it again makes no sense."""
