@@ -1,6 +1,6 @@
 """kill -9 under load, again and again: ``python -m tests.cluster.kill --leader 50 --all 10``.
 
-Six clients write, two through each node. With one node of three killed at a time there is always a
+Clients write, as many through each node. With one node of three killed at a time there is always a
 majority, so whoever writes through a follower has to get its real answer within the request
 timeout: no ``commit_unknown``, nor anything else but 200.
 """
@@ -23,6 +23,7 @@ from tests.cluster.processes import Cluster, eventually, running_cluster
 
 FAILOVER_SECONDS = 3.0
 REQUEST_TIMEOUT = "5s"
+CLIENTS = 6
 SAMPLE = 500  # keys of earlier rounds that are looked at again
 
 
@@ -36,10 +37,10 @@ class Round:
     errors: list[WriteError]  # but for the connections that the kill broke
 
 
-def kill_leader_once(cluster: Cluster, run: str) -> Round:
+def kill_leader_once(cluster: Cluster, run: str, clients: int = CLIENTS) -> Round:
     """Kill the leader under load."""
     leader = cluster.leader()
-    with Writers(cluster, 6, run) as writers:
+    with Writers(cluster, clients, run) as writers:
         eventually(
             "every client has been answered",
             lambda: all(len(record.acknowledged) > 20 for record in writers.records),
@@ -83,7 +84,7 @@ def _after_gap(writers: Writers, killed_at: float) -> float | None:
 
 def kill_all_once(cluster: Cluster, run: str) -> list[str]:
     """Kill every node at once while clients write, and start them again."""
-    with Writers(cluster, 6, run) as writers:
+    with Writers(cluster, CLIENTS, run) as writers:
         eventually(
             "every client has been answered",
             lambda: all(len(record.acknowledged) > 20 for record in writers.records),
@@ -111,6 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--leader", type=int, default=50)
     parser.add_argument("--all", type=int, default=10)
+    parser.add_argument("--clients", type=int, default=CLIENTS)
     arguments = parser.parse_args()
     chance = random.Random(1)
     rounds: list[Round] = []
@@ -120,7 +122,7 @@ def main() -> int:
         running_cluster(Path(directory), 3, "--request-timeout", REQUEST_TIMEOUT) as cluster,
     ):
         for number in range(arguments.leader):
-            done = kill_leader_once(cluster, f"leader{number}")
+            done = kill_leader_once(cluster, f"leader{number}", arguments.clients)
             check(cluster, done.acknowledged, known, chance)
             known += done.acknowledged
             rounds.append(done)
