@@ -123,7 +123,7 @@ class KeyValues:
         return self._written(result, terms, tagged=False)
 
     def _command(self, terms: Terms, key: bytes, value: bytes | None) -> bytes:
-        check_spoken(self._store)
+        check_spoken(self._store, self._limits.request_timeout)
         return encode_write(terms.write(key, value))
 
     def _written(
