@@ -118,6 +118,8 @@ class SessionsDraft:
         self.used: dict[int, bytes | None] = {}  # in the order of use; None: it has ended
         self.pages: dict[int, tuple[int, ...]] = {}  # those that have other sessions than before
         self._page_of: dict[int, int] = {}  # of those opened here
+        # In the order in which they were begun: sessions are opened at ever later places.
+        self._newest_page = next(reversed(sessions.pages), None)
         self._count = len(sessions.records)
         self.none_ends_before_ms = sessions.none_ends_before_ms
         self.clock_ms = self.grace_ms = self.index = 0
@@ -250,13 +252,15 @@ class SessionsDraft:
 
     def _put_on_a_page(self, number: int) -> None:
         """On the newest page that is left if it has room, else on one of its own."""
-        pages = {**self._before.pages, **self.pages}
-        newest = max((page for page, numbers in pages.items() if numbers), default=number)
-        numbers = pages.get(newest, ())
-        if len(numbers) >= SESSIONS_IN_PAGE:
-            newest, numbers = number, ()
-        self.pages[newest] = (*numbers, number)
-        self._page_of[number] = newest
+        page = self._newest_page
+        if page is None or not self._numbers_on(page):
+            pages = {**self._before.pages, **self.pages}
+            page = max((page for page, numbers in pages.items() if numbers), default=None)
+        if page is None or len(self._numbers_on(page)) >= SESSIONS_IN_PAGE:
+            page = number
+        self._newest_page = page
+        self.pages[page] = (*self._numbers_on(page), number)
+        self._page_of[number] = page
 
     def _page(self, number: int) -> int:
         page = self._page_of.get(number)
@@ -264,7 +268,7 @@ class SessionsDraft:
 
     def _numbers_on(self, page: int) -> tuple[int, ...]:
         numbers = self.pages.get(page)
-        return self._before.pages[page] if numbers is None else numbers
+        return self._before.pages.get(page, ()) if numbers is None else numbers
 
 
 def encode(session: Session) -> bytes:
