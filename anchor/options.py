@@ -100,7 +100,7 @@ NODE_OPTIONS: tuple[Option, ...] = (
            "how long a client's request may wait, for a leader too (default 5s)", "number"),
     Option("max-value-bytes", "SIZE", values.byte_count(1, MAX_VALUE_BYTES_LIMIT), _TIMING,
            "the largest value taken (default 1MiB, at most 3MiB)", "number"),
-    Option("max-sessions", "N", values.whole_number(1, 1_000_000), _TIMING,
+    Option("max-sessions", "N", values.whole_number(1, 100_000), _TIMING,
            "sessions of clients; over it the one unused for longest ends (default 10000)",
            "number"),
     Option("snapshot-entries", "N", values.whole_number(10, 100_000_000), _TIMING,

@@ -24,6 +24,7 @@ from anchor.fsm import (
     Status,
     encode_session_command,
 )
+from anchor.node.consistency import Consistency
 from anchor.node.errors import NoLeader
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Sessions:
         return ok()
 
     def _command(self, command: OpenSession | KeepAlive | CloseSession) -> SessionResult:
-        check_spoken(self._store)
+        check_spoken(self._store, self._limits.request_timeout)
         encoded = encode_session_command(command)
         result = self._store.write(encoded, None, self._limits.request_timeout)
         if not isinstance(result, SessionResult):
@@ -108,8 +109,11 @@ def cluster_mark(cluster_id: str) -> int:
     return int.from_bytes(blake2b(cluster_id.encode(), digest_size=4).digest(), "big")
 
 
-def check_spoken(store: Store) -> None:
-    """Raise a Problem if a member of the cluster would not know what is asked."""
+def check_spoken(store: Store, timeout_seconds: float) -> None:
+    """Raise a Problem if a member of the cluster would not know what is asked, or a NodeError."""
+    if not store.speaks_sessions:
+        # A node that has just started does not know what is committed: a read finds out.
+        store.read(b"", Consistency.LINEARIZABLE, timeout_seconds)
     if not store.speaks_sessions:
         raise Problem(
             503,
@@ -125,7 +129,7 @@ def no_session(session: SessionId, store: Store) -> Problem:
         return Problem(404, "session_foreign", "the session is of another cluster")
     if session.number >> PLACE_BITS > store.applied_index:
         return Problem(404, "session_unknown", "there never was such a session")
-    return Problem(410, "session_expired", "the session has ended; nothing was done")
+    return Problem(410, "session_expired", "the session has ended; this request did nothing")
 
 
 def _ttl_ms(asked: dict[str, object]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from falcon.testing import TestClient
@@ -11,8 +13,13 @@ from anchor.api.app import create_app
 from anchor.api.limits import Limits
 from anchor.api.sessions import SessionId, cluster_mark, parse_id
 from anchor.node import errors
+from anchor.node.consistency import Consistency
+from anchor.settings import Settings
 from tests.api.asking import problem
 from tests.api.fakes import FakeStore
+
+if TYPE_CHECKING:
+    from anchor.fsm import KeyValue
 
 
 @pytest.fixture
@@ -226,6 +233,13 @@ def test_the_index_of_an_id_is_compared_to_the_last_applied_one(
         assert client.simulate_post(f"/sessions/{session}/keepalive").status_code == expected
 
 
+def test_a_node_is_told_how_many_sessions_there_may_be() -> None:
+    """By its settings."""
+    settings = Settings("node1", 1, Path("x"), max_sessions=7)
+    assert Limits.of(settings).max_sessions == 7
+    assert Limits().max_sessions == 10_000
+
+
 def test_a_session_with_another_token_is_not_this_one(client: TestClient) -> None:
     """Whoever has merely guessed its number gets nowhere near it."""
     session = opened(client)
@@ -260,7 +274,7 @@ def test_no_session_is_opened_outside_of_a_cluster(client: TestClient, store: Fa
 def test_sessions_wait_for_the_last_member_of_an_upgrade(
     client: TestClient, store: FakeStore
 ) -> None:
-    """503, retryable, and the store never hears of it."""
+    """503, retryable, and the store is asked for no write."""
     session = opened(client)
     store.speaks_sessions = False
     store.asked.clear()
@@ -272,7 +286,22 @@ def test_sessions_wait_for_the_last_member_of_an_upgrade(
         assert problem(answer) == (503, "upgrade_in_progress")
         assert answer.json["retryable"]
         assert answer.headers["retry-after"] == "1"
-    assert not store.asked
+    assert {asked[0] for asked in store.asked} == {"read"}
+
+
+def test_a_node_that_has_just_started_finds_out_what_the_members_speak(
+    client: TestClient, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a read, which waits until it knows what is committed; then it does what was asked."""
+    store.speaks_sessions = False
+    read = store.read
+
+    def find_out(key: bytes, consistency: Consistency, timeout_seconds: float) -> KeyValue | None:
+        store.speaks_sessions = consistency is Consistency.LINEARIZABLE
+        return read(key, consistency, timeout_seconds)
+
+    monkeypatch.setattr(store, "read", find_out)
+    assert client.simulate_post("/sessions").status_code == 201
 
 
 def test_what_the_node_says_of_a_session_is_passed_on(client: TestClient, store: FakeStore) -> None:

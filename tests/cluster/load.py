@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     from tests.cluster.processes import NodeProcess
+
+COMMIT_UNKNOWN = "commit_unknown"
+
+
+class WriteError(NamedTuple):
+    """What a client got instead of 200."""
+
+    code: str  # or the exception's name, where there was no answer
+    node_id: str
+    seconds: float  # that it took
+    answered: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.code} from {self.node_id} after {self.seconds:.2f} s"
 
 
 @dataclass
@@ -19,8 +34,8 @@ class Record:
 
     acknowledged: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    refused: int = 0
     acknowledged_at: list[tuple[float, str]] = field(default_factory=list)  # time, node id
+    errors: list[WriteError] = field(default_factory=list)
 
 
 class Front(Protocol):
@@ -60,6 +75,11 @@ class Writers:
         """All keys whose write was answered 200."""
         return [key for record in self.records for key in record.acknowledged]
 
+    @property
+    def errors(self) -> list[WriteError]:
+        """All that was said instead of 200."""
+        return [error for record in self.records for error in record.errors]
+
     def acknowledged_after(self, moment: float, not_by: str) -> float | None:
         """When a write was first answered after ``moment``, by another node."""
         times = [
@@ -82,13 +102,17 @@ class Writers:
             if self._stop.is_set():
                 break
             key = f"{self._run}/{number}/{sequence}"
+            began = time.monotonic()
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=8)
                 connection.request("PUT", f"/kv/{key}", key.encode())
                 response = connection.getresponse()
                 body = response.read()
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                seconds = time.monotonic() - began
+                code = type(error).__name__
+                record.errors.append(WriteError(code, node.node_id, seconds, answered=False))
                 record.unknown.append(key)
                 if connection is not None:
                     connection.close()
@@ -99,10 +123,11 @@ class Writers:
             if response.status == 200:
                 record.acknowledged.append(key)
                 record.acknowledged_at.append((time.monotonic(), node.node_id))
-            elif b"commit_unknown" in body:
-                record.unknown.append(key)
             else:
-                record.refused += 1
+                code = json.loads(body)["code"]
+                record.errors.append(WriteError(code, node.node_id, time.monotonic() - began))
+                if code == COMMIT_UNKNOWN:
+                    record.unknown.append(key)
             if response.status == 410:  # it was removed: it will not take another
                 connection.close()
                 connection = None

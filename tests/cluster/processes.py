@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -105,6 +105,24 @@ class NodeProcess:
         """Kill -9, as the power would."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Stop it where it is (SIGSTOP), connections open; ``resume`` lets it go on."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after ``pause``."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """The process that was started, and the one that it started: that is the node (Linux)."""
+        assert self.process is not None
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert children, f"{self.node_id} has not come up yet"
+        return [pid, *map(int, children)]
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
@@ -115,6 +133,11 @@ class NodeProcess:
         code = self.process.wait(20)
         self.process = None
         return code
+
+    def memory_bytes(self) -> int:
+        """What the node holds in memory (Linux)."""
+        status = Path(f"/proc/{self._pids()[-1]}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
     def request(
         self,

@@ -7,16 +7,17 @@ import random
 import shutil
 import subprocess
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.cluster.crash import FLAGS, Crashes
 from tests.cluster.processes import Cluster, NodeProcess, eventually, running_cluster
+from tests.cluster.shims import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.xdist_group("disks")
 
@@ -142,13 +143,7 @@ def test_a_quota_refuses_writes_lets_deletions_through_and_lifts_by_itself(tmp_p
 @pytest.fixture(scope="module")
 def failing_fsync(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library to preload."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("shim") / "fsync_fails.so"
-    source = Path(__file__).with_name("fsync_fails.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return library
+    return compiled("fsync_fails", tmp_path_factory.mktemp("shim"))
 
 
 def test_a_failed_fsync_stops_the_node_with_one_line(tmp_path: Path, failing_fsync: Path) -> None:
