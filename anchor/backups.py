@@ -68,9 +68,9 @@ def run(plan: RunSnapshot) -> int:
 def _save(file: Path, source: RunVerb) -> None:
     """Write a backup to a name of its own; it gets the right one when it is whole and durable."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    request = Request("GET", "/snapshot", consistency=source.consistency)
+    request = Request("GET", "/snapshot", headers={"X-Consistency": source.consistency})
     timeout, patience = source.timeout_ms / 1000, source.patience_ms / 1000
-    with Client(source.endpoints, timeout=timeout, patience=patience) as client:
+    with Client(source.endpoints, timeout=timeout, patience=patience, sessions=False) as client:
         try:
             with temporary.open("xb") as written, open_download(client, request) as download:
                 backup = _receive(download, written)

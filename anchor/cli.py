@@ -103,8 +103,9 @@ def run_node(plan: RunNode) -> int:
     logs.configure(settings.node_id, settings.log_level, settings.log_format)
     startup.check_clock()
     startup.check_directory(settings.directory)
-    startup.check_port_free(settings.host, settings.port, "--port")
-    listener = startup.listen(settings.host, settings.http_port, "--http-port")
+    patience = startup.await_predecessor(settings.directory)
+    startup.check_port_free(settings.host, settings.port, "--port", patience)
+    listener = startup.listen(settings.host, settings.http_port, "--http-port", patience)
     logging.getLogger("anchor.cli").info(
         "starts: anchor %s, clients at http://%s, nodes at %s, data in %s",
         VERSION,

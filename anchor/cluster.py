@@ -259,7 +259,7 @@ class Supervisor:
         """Ask every node until all agree; runs in its own thread."""
         nodes = self.plan.nodes
         slow_at = self._started + SLOW_START_SECONDS
-        with Client([node.http_address for node in nodes]) as client:
+        with Client([node.http_address for node in nodes], sessions=False) as client:
             while True:
                 answers = {node.node_id: _ask(client, node) for node in nodes}
                 why = what_is_missing(answers)

@@ -31,6 +31,9 @@ The number is that of EX_TEMPFAIL in sysexits.h.
 MAX_VALUE_BYTES_LIMIT = 3 << 20
 """A value travels in one gRPC message of at most 4 MiB, with its key and what goes around it."""
 
+LOCK_FILE = "lock"
+"""In a data directory; whoever uses that has it locked (flock)."""
+
 HTTP_PORT_OFFSET = 1000
 """A node's HTTP port is its Raft port plus this, unless said otherwise."""
 

@@ -6,13 +6,15 @@ Each check raises :class:`StartError`: what, why, and what to do.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from anchor.settings import join_address
+from anchor.settings import LOCK_FILE, join_address
 from anchor.values import printable
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from anchor.plan import RunCluster
 
 BACKLOG = 2048
+# What was killed a moment ago may take so long to end, and its ports so long to be free after that.
+PREDECESSOR_SECONDS = 3.0
+PORT_SECONDS = 1.0
+POLL_SECONDS = 0.02
 ADDRESSES_FILE = "cluster.json"  # where each node was first reached; ours, no node reads it
 
 
@@ -33,8 +39,44 @@ class StartError(Exception):
         self.lines = lines
 
 
-def listen(host: str, port: int, flag: str) -> socket.socket:
-    """Bind and listen on a TCP port."""
+class PortInUse(StartError):  # noqa: N818 - named for what it is
+    """Somebody listens there, at least at this moment."""
+
+
+def await_predecessor(directory: Path, sleep: Callable[[float], None] = time.sleep) -> float:
+    """Let a process that was killed a moment ago leave this data directory.
+
+    Returns how many seconds to wait for its ports: none where there never was one.
+    """
+    try:
+        file = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0.0
+    try:
+        deadline = time.monotonic() + PREDECESSOR_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            sleep(POLL_SECONDS)
+    finally:
+        os.close(file)
+    return PORT_SECONDS
+
+
+def listen(host: str, port: int, flag: str, patience_seconds: float = 0.0) -> socket.socket:
+    """Bind and listen on a TCP port; one that is in use may become free for so long."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return _listen(host, port, flag)
+        except PortInUse:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def _listen(host: str, port: int, flag: str) -> socket.socket:
     where = join_address(host, port)
     try:
         family, kind, protocol, _, address = _resolve(host, port)
@@ -50,13 +92,14 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartError(_cannot_listen(where, flag, error)) from None
+        kind_of_error = PortInUse if error.errno == errno.EADDRINUSE else StartError
+        raise kind_of_error(_cannot_listen(where, flag, error)) from None
     return listener
 
 
-def check_port_free(host: str, port: int, flag: str) -> None:
+def check_port_free(host: str, port: int, flag: str, patience_seconds: float = 0.0) -> None:
     """Bind a port for a moment: gRPC would say less, and later."""
-    listen(host, port, flag).close()
+    listen(host, port, flag, patience_seconds).close()
 
 
 def _resolve(
@@ -141,9 +184,10 @@ def check_cluster(plan: RunCluster) -> None:
     """Raise all that stands against the start of a cluster in one go."""
     wrong: list[str] = []
     for node in plan.nodes:
+        patience_seconds = await_predecessor(node.directory)
         for port in (node.port, node.http_port):
             flag = "--port" if port == node.port else "--http-port"
-            _gather(wrong, check_port_free, node.host, port, flag)
+            _gather(wrong, check_port_free, node.host, port, flag, patience_seconds)
     _gather(wrong, check_directory, plan.directory)
     size = len(plan.nodes)
     extra = [n for n in range(size + 1, 10) if (plan.directory / f"node{n}").is_dir()]

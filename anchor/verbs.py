@@ -39,7 +39,7 @@ def run(plan: RunVerb) -> int:
     subject = " ".join((plan.verb, *plan.operands[:1]))
     look = "the key" if plan.verb in {"put", "del"} else "the members"
     timeout, patience = plan.timeout_ms / 1000, plan.patience_ms / 1000
-    with Client(plan.endpoints, timeout=timeout, patience=patience) as client:
+    with Client(plan.endpoints, timeout=timeout, patience=patience, sessions=False) as client:
         try:
             return verbs[plan.verb](client, plan)
         except NoLeader as error:

@@ -22,14 +22,19 @@ Theory of operation
 ===================
 
 What an answer *is* gets decided in one place: :meth:`kv.KeyValues.handle` takes method, target,
-consistency and a way to read the body, and returns an :class:`answers.Answer`. Two paths lead
-there, so they cannot differ:
+what else is asked (:class:`asked.Asked`) and a way to read the body, and returns an
+:class:`answers.Answer`. Two paths lead there, so they cannot differ:
 
 - The **short path** (``conversation.py``, ``plain.py``) serves the plain request: HTTP/1.1, a
   ``/kv/`` target, a Content-Length body or none, no header that would change how the message is
-  framed. Parsed in C, answered in one send.
+  framed. Parsed in C, answered in one send. Clients send the same fields with each request, so what
+  they mean is remembered, but for those that change each time: a sequence, a key, a tag.
 - Everything else, the bytes unread, goes **Gunicorn's own way** into Falcon: chunked bodies,
   Expect, HTTP/1.0, other routes, whatever is malformed or merely odd. When in doubt, it is odd.
+
+A write may come on terms (``terms.py``, ``etags.py``, ``sessions.py``): only if the key is as
+expected, only once however often it is sent. They are read here, strictly, and judged by the state
+machine when the write is applied; only the conditions of a read are judged here.
 
 Time limits cost no timer per request: a connection has a deadline, and one greenlet looks at all of
 them four times a second (``connection.py``).
@@ -38,9 +43,12 @@ The routes
 ==========
 
 =====================================  ========================================================
-``GET``, ``HEAD /kv/{key}``            200 with the value, 404
-``PUT``, ``POST /kv/{key}``            200 ``OK``; the body is the value
-``DELETE /kv/{key}``                   200 ``OK``, also when the key was not there
+``GET``, ``HEAD /kv/{key}``            200 with the value, or a document of it; 304, 404, 412
+``PUT``, ``POST /kv/{key}``            200 ``OK``; the body is the value; 412
+``DELETE /kv/{key}``                   200 ``OK``, also when the key was not there; 412
+``POST /sessions``                     201, a JSON object
+``POST /sessions/{id}/keepalive``      200, the same; 404, 410
+``DELETE /sessions/{id}``              200 ``OK``, also when it has ended; 404
 ``GET``, ``HEAD /status``              200, a JSON object
 ``POST /join``, ``POST /remove``       200 ``OK`` once it is done
 ``GET``, ``HEAD /snapshot``            200, a backup in chunks (``snapshot.py``, ``pacing.py``)
@@ -49,8 +57,8 @@ The routes
 
 A target is taken as it was sent. Nothing is normalised: ``/kv/../x`` is the key ``../x``, and
 ``/%6bv/x`` is no route. A literal ``?`` or ``#`` after ``/kv/`` is refused (400) rather than cut
-off, since ``PUT /kv/a?b`` would otherwise write ``a``; elsewhere a query is ignored. A write that
-sets a condition (``If-Match`` and its kin) is refused (501) rather than done unconditionally.
+off, since ``PUT /kv/a?b`` would otherwise write ``a``; elsewhere a query is ignored. A write
+with a condition by time (``If-Unmodified-Since``) is refused (501), not done unconditionally.
 """
 
 from __future__ import annotations

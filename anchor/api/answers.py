@@ -84,6 +84,12 @@ def bad_request(detail: str) -> Problem:
     return Problem(400, "bad_request", detail)
 
 
+def bad_idempotency_key() -> Problem:
+    """Refuse a key that is none."""
+    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters"
+    return Problem(400, "bad_idempotency_key", detail)
+
+
 def not_found(detail: str) -> Problem:
     """Say that there is no such thing."""
     return Problem(404, "not_found", detail)
@@ -99,7 +105,7 @@ def on_the_wire(answer: Answer, date_line: bytes, *, without_body: bool, close: 
     """Turn an answer into the bytes of an HTTP/1.1 response."""
     status, headers, body = answer
     connection = b"Connection: close\r\n" if close else b""
-    if status == HTTPStatus.NOT_MODIFIED:  # RFC 9110 §15.4.5: it ends with its header
+    if status == 304:  # RFC 9110 §15.4.5: it ends with its header
         return b"%s%s%s%s\r\n" % (_STATUS_LINES[status], date_line, headers, connection)
     return b"%s%s%sContent-Length: %d\r\n%s\r\n%s" % (
         _STATUS_LINES[status],

@@ -20,6 +20,7 @@ from anchor.api.answers import (
 )
 from anchor.api.asked import TERM_NAMES, Asked, TermFields
 from anchor.api.bodies import read_body
+from anchor.api.documents import wants_json
 from anchor.api.keys import HOST, KEY_PREFIX, origin_form
 from anchor.api.kv import KeyValues, value_too_large
 from anchor.api.limits import Limits
@@ -302,7 +303,7 @@ def asked_of(environ: Mapping[str, str]) -> Asked:
         for value in map(environ.get, ("HTTP_X_CONSISTENCY", "HTTP_ACCEPT", *_TERM_VARIABLES))
     )
     given = any(value is not None for value in terms)
-    return Asked(consistency, accept, TermFields(*terms) if given else None)
+    return Asked(consistency, wants_json(accept), TermFields(*terms) if given else None)
 
 
 def body_of(req: falcon.Request, too_large: Problem, limit: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a request asks for in its header fields, as it was sent: either path gathers it."""
+"""What a request asks for in its header fields: either path gathers it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ TERM_NAMES = (
 
 
 class Asked(NamedTuple):
-    """The values of the fields that mean something under ``/kv/``, less the blanks around them.
+    """What the fields say that mean something under ``/kv/``.
 
-    ``terms`` is None where there is none of them, as in most requests.
+    Their values are as they were sent, less the blanks around them. ``terms`` is None where there
+    is none of them, as in most requests.
     """
 
     consistency: bytes | None = None
-    accept: bytes | None = None
+    as_json: bool = False
     terms: TermFields | None = None

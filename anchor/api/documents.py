@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,9 +17,10 @@ _JSON = "application/json"
 _RAW = ("application/octet-stream", "application/*", "*/*")
 
 
-@lru_cache(maxsize=256)
-def wants_json(accept: bytes) -> bool:
+def wants_json(accept: bytes | None) -> bool:
     """Tell whether this value of Accept names JSON, and likes it no less than the raw value."""
+    if accept is None or accept == b"*/*":
+        return False
     qualities: dict[str, float] = {}
     for element in accept.decode("latin-1").split(","):
         media_range, *parameters = (part.strip(" \t").lower() for part in element.split(";"))

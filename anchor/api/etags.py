@@ -22,6 +22,7 @@ _TAG = rb'(W/)?"([!#-~\x80-\xff]*+)"'
 _LIST = re.compile(rb"[\t ,]*+(?:" + _TAG + rb"[\t ]*+(?:,[\t ,]*+|\Z))++")
 _TAGS = re.compile(_TAG)
 _MOD_INDEX = re.compile(rb"[1-9][0-9]{0,18}")
+_ONE_MOD_INDEX = re.compile(rb'"([1-9][0-9]{0,18})"')  # what nearly all clients send
 
 # Holds for no key, whether it is there or not.
 _NEVER = Condition(absent=True, present=True)
@@ -88,6 +89,9 @@ def condition_of(if_match: bytes | None, if_none_match: bytes | None) -> Conditi
         raise Problem(
             400, "conflicting_conditions", "If-Match and If-None-Match do not go together"
         )
+    usual = _ONE_MOD_INDEX.fullmatch(if_match)
+    if usual is not None:
+        return Condition((int(usual[1]),))
     tags = parse(if_match, "If-Match")
     if tags.any:
         return Condition(present=True)

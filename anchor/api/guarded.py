@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gunicorn.http import errors as refused
 
-from anchor.api.answers import Problem, bad_request
+from anchor.api.answers import Problem, bad_idempotency_key, bad_request
 from anchor.api.connections import NEVER
 from anchor.api.keys import KEY_PREFIX
 from anchor.api.pacing import Paced
-from anchor.api.terms import bad_idempotency_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

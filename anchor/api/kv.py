@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from anchor.api.answers import Answer, Problem, bad_request, method_not_allowed, not_found
-from anchor.api.documents import document_of, wants_json
+from anchor.api.documents import document_of
 from anchor.api.etags import conditions_of
 from anchor.api.keys import key_of
 from anchor.api.sessions import check_spoken
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anchor.api.limits import Limits
     from anchor.api.store import Store
     from anchor.api.terms import Terms
+    from anchor.fsm import SessionResult
 
 _log = logging.getLogger("anchor.api")
 
@@ -88,17 +89,19 @@ class KeyValues:
         found = store.read(key, consistency, self._limits.request_timeout)
         if found is None:  # RFC 9110 §13.2.1: whatever the conditions
             raise not_found("there is no such key")
-        headers = b'Cache-Control: no-store\r\nETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s' % (
+        status, type_line, body = 200, _RAW_LINE, found.value
+        if conditions is not None and not conditions.want(found.mod_index):
+            status, type_line, body = 304, b"", b""
+        elif asked.as_json:
+            type_line, body = _JSON_LINE, document_of(key, found)
+        headers = b'%sCache-Control: no-store\r\nETag: "%d"\r\nX-Applied-Index: %d\r\n%s%s' % (
+            type_line,
             found.mod_index,
             store.applied_index,
             self._raft_lines(),
             _CONSISTENCY_LINES[consistency],
         )
-        if conditions is not None and not conditions.want(found.mod_index):
-            return Answer(304, headers, b"")
-        if asked.accept is not None and wants_json(asked.accept):
-            return Answer(200, _JSON_LINE + headers, document_of(key, found))
-        return Answer(200, _RAW_LINE + headers, found.value)
+        return Answer(status, headers, body)
 
     def _put(
         self, target: bytes, fields: TermFields | None, read_body: Callable[[], bytes]
@@ -108,36 +111,32 @@ class KeyValues:
         value = read_body()
         if len(value) > self._limits.max_value_bytes:
             raise value_too_large(self._limits.max_value_bytes)
-        if terms is None:
-            result = self._write(encode_put(key, value), key)
-        else:
-            result = self._write_on(terms, key, value)
-        return self._written(result, b'ETag: "%d"\r\n' % result.mod_index)
+        command = encode_put(key, value) if terms is None else self._command(terms, key, value)
+        result = self._store.write(command, key, self._limits.request_timeout)
+        return self._written(result, terms, tagged=True)
 
     def _delete(self, target: bytes, fields: TermFields | None) -> Answer:
         key = key_of(target, self._limits.max_key_bytes)
-        if fields is None:
-            result = self._write(encode_delete(key), key)
-        else:
-            result = self._write_on(terms_of(fields), key, None)
-        return self._written(result, b"")
-
-    def _write(self, command: bytes, key: bytes) -> Result:
+        terms = None if fields is None else terms_of(fields)
+        command = encode_delete(key) if terms is None else self._command(terms, key, None)
         result = self._store.write(command, key, self._limits.request_timeout)
+        return self._written(result, terms, tagged=False)
+
+    def _command(self, terms: Terms, key: bytes, value: bytes | None) -> bytes:
+        check_spoken(self._store, self._limits.request_timeout)
+        return encode_write(terms.write(key, value))
+
+    def _written(
+        self, result: Result | SessionResult, terms: Terms | None, *, tagged: bool
+    ) -> Answer:
         if not isinstance(result, Result):
             raise TypeError(f"a write was answered {result}")
-        return result
-
-    def _write_on(self, terms: Terms, key: bytes, value: bytes | None) -> Result:
-        check_spoken(self._store, self._limits.request_timeout)
-        result = self._write(encode_write(terms.write(key, value)), key)
-        if result.status is not Status.DONE:
-            raise terms.refusal(result, self._store)
-        return result
-
-    def _written(self, result: Result, more_lines: bytes) -> Answer:
-        if result.replayed:
-            more_lines += REPLAYED_LINE
+        more_lines = b'ETag: "%d"\r\n' % result.mod_index if tagged else b""
+        if terms is not None:
+            if result.status is not Status.DONE:
+                raise terms.refusal(result, self._store)
+            if result.replayed:
+                more_lines += REPLAYED_LINE
         headers = b"Content-Type: text/plain; charset=utf-8\r\n%sX-Applied-Index: %d\r\n%s" % (
             more_lines,
             self._store.applied_index,

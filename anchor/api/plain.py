@@ -14,6 +14,7 @@ import sys
 from typing import NamedTuple
 
 from anchor.api.asked import TERM_NAMES, Asked, TermFields
+from anchor.api.documents import wants_json
 from anchor.api.keys import HOST
 
 MAX_LINE_BYTES = 16 << 10  # a key of 4 KiB, each byte escaped, and some
@@ -148,8 +149,8 @@ def _meaning(block: bytes) -> _Meaning | None:
 
 
 def _on_terms(meaning: _Meaning, terms: TermFields) -> _Meaning:
-    (consistency, accept, _), length, close = meaning
-    return _Meaning(Asked(consistency, accept, terms), length, close)
+    (consistency, as_json, _), length, close = meaning
+    return _Meaning(Asked(consistency, as_json, terms), length, close)
 
 
 def _common_meaning(block: bytes) -> _Meaning | None:
@@ -163,7 +164,7 @@ def _common_meaning(block: bytes) -> _Meaning | None:
     host = fields.get(_HOST)
     if close is None or host is None or not HOST.fullmatch(host):
         return None
-    asked = Asked(fields.get(_CONSISTENCY), fields.get(_ACCEPT))
+    asked = Asked(fields.get(_CONSISTENCY), wants_json(fields.get(_ACCEPT)))
     meaning = _Meaning(asked, fields.get(_LENGTH), close)
     if len(block) <= _REMEMBERED_BYTES:
         if len(_remembered) >= _REMEMBERED_MAX:

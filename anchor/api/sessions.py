@@ -129,7 +129,7 @@ def no_session(session: SessionId, store: Store) -> Problem:
         return Problem(404, "session_foreign", "the session is of another cluster")
     if session.number >> PLACE_BITS > store.applied_index:
         return Problem(404, "session_unknown", "there never was such a session")
-    return Problem(410, "session_expired", "the session has ended; nothing was done")
+    return Problem(410, "session_expired", "the session has ended; this request did nothing")
 
 
 def _ttl_ms(asked: dict[str, object]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from anchor.api.answers import Problem
+from anchor.api.answers import Problem, bad_idempotency_key
 from anchor.api.etags import condition_failed, condition_of
 from anchor.api.sessions import SessionId, no_session, parse_id
 from anchor.fsm import (
@@ -119,12 +119,6 @@ def _digest_of(idempotency_key: bytes) -> bytes:
     if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
         raise bad_idempotency_key()
     return digest_of_key(idempotency_key)
-
-
-def bad_idempotency_key() -> Problem:
-    """Refuse a key that is none."""
-    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters"
-    return Problem(400, "bad_idempotency_key", detail)
 
 
 def _bad_sequence(detail: str) -> Problem:

@@ -1,47 +1,35 @@
-"""The client: endpoints tried in turn under one deadline, and care with writes."""
+"""The client: what can be asked of a cluster, as methods."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote_from_bytes
 
-from anchor.client.connections import Answer, Broken, Connections, NotHTTP, NotSent, Request
-from anchor.client.errors import ClientError, CommitUnknown, NoLeader, Refused, Unreachable
-from anchor.settings import join_address, split_address
+from anchor.client.answers import TryAgain, json_object, mod_index_of
+from anchor.client.connections import Broken, Connections, NotSent, Request
+from anchor.client.endpoints import Endpoints, parse_endpoints
+from anchor.client.entries import Entry, entry_of
+from anchor.client.errors import ClientError, CommitUnknown, PreconditionFailed, Unreachable
+from anchor.client.retrying import STATUS, Calls, Span
+from anchor.client.sessions import TTL_SECONDS, TTL_SECONDS_MAX, Sessions
+from anchor.client.writes import Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
+    from anchor.client.connections import Answer
+
 TIMEOUT_SECONDS = 10.0
 """Longer than the 5 s a node waits for a leader, so that its reasoned answer arrives."""
 
-BACKOFF_SECONDS = 0.05
-BACKOFF_SECONDS_MAX = 1.0
 
-# The codes by which a node says that a write had no effect and may be sent again.
-_NOTHING_DONE = frozenset({"no_leader", "overloaded", "stopping"})
-
-CONNECT_SECONDS = 1.5
-"""Where there are other endpoints, one that is not there must not take the whole deadline: not
-with its connection, and of a read not with its answer either, see SHARE."""
-
-SHARE = 0.6
-"""This much of the time that is left a read waits for an endpoint before it tries the next. With
-the usual timeouts it outlasts the time a node waits for a leader."""
-
-MARGIN = 1.5
-"""A write is sent again only if this many times what the last try took is left, and"""
-
-RESERVE = 0.2
-"""this share of the whole time: cut short by the deadline, it would end as "unknown"."""
-
-_JSON_BYTES_MAX = 1 << 20
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # looked up now: gevent may have patched it since this was imported
 
 
 class Client:
@@ -49,7 +37,8 @@ class Client:
 
     ``endpoints`` are HTTP addresses, ``"host1:8001,host2:8001"`` or an iterable of them.
     ``timeout`` is for a whole call, in seconds; while no endpoint accepts a connection it gives up
-    after ``patience`` seconds already. ``rng`` and ``sleep`` can be replaced by tests.
+    after ``patience`` seconds already. ``sessions=False`` is for a program that writes once and
+    ends: no session is opened, or left behind. ``sleep`` can be replaced by tests.
     """
 
     def __init__(
@@ -58,23 +47,23 @@ class Client:
         *,
         timeout: float = TIMEOUT_SECONDS,
         patience: float = math.inf,
-        rng: random.Random | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sessions: bool = True,
+        sleep: Callable[[float], None] = _sleep,
     ) -> None:
-        parts = endpoints.split(",") if isinstance(endpoints, str) else endpoints
-        named = (part.strip().removeprefix("http://").removesuffix("/") for part in parts)
-        self.endpoints = tuple(
-            dict.fromkeys(join_address(*split_address(part)) for part in named if part)
-        )
-        if not self.endpoints:
-            raise ValueError("a client needs at least one endpoint, like localhost:8001")
+        self.endpoints = parse_endpoints(endpoints)
         self.timeout = timeout
         self.patience = patience
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._sleep = sleep
         self._connections = Connections()
-        self._lock = threading.Lock()
-        self._preferred = 0  # the endpoint that answered last
+        self._calls = Calls(
+            Endpoints(self.endpoints),
+            self._connections,
+            random.Random(),  # noqa: S311 - jitter, not a secret
+            sleep,
+            looks_around=sessions,
+        )
+        ttl_seconds = min(max(TTL_SECONDS, 4 * timeout), TTL_SECONDS_MAX)
+        self._sessions = Sessions(self._calls, ttl_seconds) if sessions else None
+        self._writes = Writes(self._calls, self._sessions)
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +77,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close idle connections. The client can no longer keep any, but still works."""
+        """Delete the sessions, within about a second, and close idle connections.
+
+        The client can no longer keep any, but still works.
+        """
+        if self._sessions is not None:
+            self._sessions.close()
         self._connections.close()
 
     # ----------------------------------------------------------------- keys
@@ -100,17 +94,44 @@ class Client:
 
         ``consistency`` is "linearizable" (what nodes do unless asked), "lease" or "stale".
         """
-        answer = self._call(Request("GET", _path(key), consistency=consistency), timeout)
-        return None if answer.status == 404 else answer.body
+        answer = self._read(key, consistency, timeout)
+        return None if answer is None else answer.body
 
-    def put(self, key: str | bytes, value: str | bytes, *, timeout: float | None = None) -> None:
-        """Store a value under a key."""
-        body = value.encode() if isinstance(value, str) else value
-        self._call(Request("PUT", _path(key), body), timeout)
+    def entry(
+        self, key: str | bytes, *, consistency: str | None = None, timeout: float | None = None
+    ) -> Entry | None:
+        """Read a key with its indexes and its version; None where there is no such key."""
+        answer = self._read(key, consistency, timeout, Accept="application/json")
+        return None if answer is None else entry_of(answer)
+
+    def put(self, key: str | bytes, value: str | bytes, *, timeout: float | None = None) -> int:
+        """Store a value under a key; returns its new ``mod_index``."""
+        return self._put(Request("PUT", _path(key), _body(value)), timeout)
+
+    def put_if(
+        self,
+        key: str | bytes,
+        value: str | bytes,
+        mod_index: int,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Store a value if the key's ``mod_index`` is this one, 0: if it is not there.
+
+        Returns the new one. Raises PreconditionFailed, which has the current one.
+        """
+        request = Request("PUT", _path(key), _body(value))
+        if mod_index == 0:
+            return self._put(request.having(If_None_Match="*"), timeout)
+        return self._put(request.having(If_Match=_etag(mod_index)), timeout)
 
     def delete(self, key: str | bytes, *, timeout: float | None = None) -> None:
         """Delete a key; one that is not there is fine."""
-        self._call(Request("DELETE", _path(key)), timeout)
+        self._write(Request("DELETE", _path(key)), timeout)
+
+    def delete_if(self, key: str | bytes, mod_index: int, *, timeout: float | None = None) -> None:
+        """Delete a key if its ``mod_index`` is this one; raises PreconditionFailed."""
+        self._write(Request("DELETE", _path(key)).having(If_Match=_etag(mod_index)), timeout)
 
     # ----------------------------------------------------------------- the cluster
 
@@ -118,15 +139,14 @@ class Client:
         self, endpoint: str | None = None, *, timeout: float | None = None
     ) -> dict[str, Any]:
         """Ask how a node is: the given endpoint alone, or any."""
-        request = Request("GET", "/status")
         if endpoint is None:
-            return _json_object(self._call(request, timeout))
-        limit = self.timeout if timeout is None else timeout
+            return json_object(self._call(STATUS, timeout))
         try:
-            answer = self._connections.exchange(endpoint, request, limit, limit)
-            return _json_object(judge(request, answer))
+            return json_object(self._calls.ask(endpoint, STATUS, self._seconds(timeout)))
         except (NotSent, Broken) as error:
             raise Unreachable(str(error)) from None
+        except TryAgain as again:
+            raise again.error from None
 
     def members(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         """List the members, as the leader sees them where it can be found.
@@ -138,20 +158,7 @@ class Client:
         leader = status.get("leader_id")
         if leader and leader != status.get("node_id"):
             status = self._status_of_leader(leader, status, timeout) or status
-        lag = status.get("replication_lag")
-        lags = lag if isinstance(lag, dict) else {}
-        peers = status.get("peers")
-        members = (
-            [dict(peer) for peer in peers if isinstance(peer, dict)]
-            if isinstance(peers, list)
-            else []
-        )
-        if not any(member.get("id") == status.get("node_id") for member in members):
-            members.insert(0, _itself(status))
-        for member in members:
-            if member.get("id") in lags:
-                member.setdefault("lag", lags[member["id"]])
-        return members
+        return _members_in(status)
 
     def join(
         self,
@@ -188,27 +195,53 @@ class Client:
 
     def leader(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Ask who leads: ``leader_id``, ``http_address``, ``term``; raises NoLeader."""
-        return _json_object(self._call(Request("GET", "/leader"), timeout))
+        return json_object(self._call(Request("GET", "/leader"), timeout))
 
     def transfer_leadership(
         self, member_id: str = "", *, timeout: float | None = None
     ) -> dict[str, Any]:
         """Let this voter lead, or any other; returns who leads then, like ``leader``."""
         body = {"id": member_id} if member_id else {}
-        return _json_object(self._post("/leader", body, timeout))
+        return json_object(self._post("/leader", body, timeout))
+
+    def _call(self, request: Request, timeout: float | None) -> Answer:
+        return self._calls.call(request, Span.of(self._seconds(timeout), self.patience))
 
     def _post(self, path: str, body: Mapping[str, Any], timeout: float | None) -> Answer:
         return self._call(Request("POST", path, json.dumps(body).encode()), timeout)
+
+    def _write(self, request: Request, timeout: float | None) -> Answer:
+        answer = self._writes.write(request, Span.of(self._seconds(timeout), self.patience))
+        if answer.status == 412:
+            raise PreconditionFailed(mod_index_of(answer))
+        return answer
+
+    def _put(self, request: Request, timeout: float | None) -> int:
+        answer = self._write(request, timeout)
+        mod_index = mod_index_of(answer)
+        if mod_index is None:
+            raise CommitUnknown("the answer has no ETag, as if it were not anchor's")
+        return mod_index
+
+    def _read(
+        self, key: str | bytes, consistency: str | None, timeout: float | None, **headers: str
+    ) -> Answer | None:
+        if consistency is not None:
+            headers["X_Consistency"] = consistency
+        answer = self._call(Request("GET", _path(key)).having(**headers), timeout)
+        return None if answer.status == 404 else answer
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
 
     def _status_of_leader(
         self, leader: str, seen: dict[str, Any], timeout: float | None
     ) -> dict[str, Any] | None:
         """Ask the leader itself, by its advertised address or among the endpoints."""
-        peers = seen.get("peers")
         told = [
             str(peer["http_address"])
-            for peer in (peers if isinstance(peers, list) else [])
-            if isinstance(peer, dict) and peer.get("id") == leader and peer.get("http_address")
+            for peer in _peers(seen)
+            if peer.get("id") == leader and peer.get("http_address")
         ]
         limit = min(self.timeout if timeout is None else timeout, 1.0)
         for endpoint in dict.fromkeys((*told, *self.endpoints)):
@@ -220,120 +253,23 @@ class Client:
                 return status
         return None
 
-    # ----------------------------------------------------------------- one call, many tries
 
-    def _call(self, request: Request, timeout: float | None) -> Answer:
-        """Try endpoints until one gives an answer that settles it, or the time is up."""
-        started = now = time.monotonic()
-        deadline = started + (self.timeout if timeout is None else timeout)
-        give_up = min(deadline, started + self.patience)
-        first = self._preferred
-        last: ClientError | None = None
-        tries = 0
-        needs = 0.0  # seconds that one more try should have
-        while last is None or now + needs < give_up:
-            at = (first + tries) % len(self.endpoints)
-            try:
-                answer = judge(request, self._exchange(at, request, deadline, tries))
-            except TryAgain as again:
-                last = _more_telling(last, again.error)
-                if again.connected:
-                    give_up = deadline
-                if again.connected and request.writes:
-                    took = time.monotonic() - now
-                    needs = max(needs, MARGIN * took, RESERVE * (deadline - started))
-            else:
-                with self._lock:
-                    self._preferred = at
-                return answer
-            tries += 1
-            if tries % len(self.endpoints) == 0:
-                self._back_off(tries // len(self.endpoints), give_up)
-            now = time.monotonic()
-        raise last
-
-    def _exchange(self, at: int, request: Request, deadline: float, tries: int) -> Answer:
-        limit = connect_limit = max(0.001, deadline - time.monotonic())
-        if len(self.endpoints) > 1:
-            connect_limit = CONNECT_SECONDS
-            if not request.writes and (tries + 1) % len(self.endpoints):
-                limit *= SHARE
-        try:
-            return self._connections.exchange(self.endpoints[at], request, limit, connect_limit)
-        except NotSent as error:
-            raise TryAgain(Unreachable(str(error)), connected=False) from None
-        except Broken as error:
-            if request.writes:
-                raise CommitUnknown(f"{error}; the write may have happened") from None
-            # Something else listens there: that will not change while we wait.
-            elsewhere = isinstance(error, NotHTTP)
-            raise TryAgain(Unreachable(str(error)), connected=not elsewhere) from None
-
-    def _back_off(self, rounds: int, deadline: float) -> None:
-        """Wait with full jitter: anything from nothing to an exponentially rising bound."""
-        bound = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2 ** min(rounds - 1, 10))
-        remaining = max(0.0, deadline - time.monotonic())
-        self._sleep(min(self._rng.uniform(0, bound), remaining))
+def _members_in(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make a list of the members, the node itself among them, of what it says."""
+    lag = status.get("replication_lag")
+    lags = lag if isinstance(lag, dict) else {}
+    members = [dict(peer) for peer in _peers(status)]
+    if not any(member.get("id") == status.get("node_id") for member in members):
+        members.insert(0, _itself(status))
+    for member in members:
+        if member.get("id") in lags:
+            member.setdefault("lag", lags[member["id"]])
+    return members
 
 
-class TryAgain(Exception):  # noqa: N818 - a turn of events, not an error
-    """This try settled nothing and did nothing; ``error`` stands if it was the last."""
-
-    def __init__(self, error: ClientError, *, connected: bool = True) -> None:
-        self.error = error
-        self.connected = connected
-
-
-def _more_telling(last: ClientError | None, now: ClientError) -> ClientError:
-    """Choose what to report at the end: that one endpoint is down says less than an answer."""
-    return last if last is not None and isinstance(now, Unreachable) else now
-
-
-def judge(request: Request, answer: Answer) -> Answer:
-    """Return a result, or raise what the answer means."""
-    if 200 <= answer.status < 300:
-        return answer
-    problem = _problem(answer)
-    code = str(problem.get("code") or "")
-    detail = str(problem.get("detail") or problem.get("title") or "")
-    if answer.status == 404 and code in {"", "not_found"} and request.path.startswith("/kv/"):
-        return answer
-    if code == "commit_unknown":
-        raise CommitUnknown(detail or "the write may have happened")
-    if code in _NOTHING_DONE or (not request.writes and _may_pass(answer, problem)):
-        error: ClientError = Refused(code or "unavailable", detail, answer.status)
-        if code == "no_leader":
-            error = NoLeader(detail or "the cluster has no leader")
-        raise TryAgain(error)
-    if request.writes and answer.status >= 500 and not code:
-        # Not a node of ours: something between that cannot know what became of the write.
-        raise CommitUnknown(f"answered {answer.status}; the write may have happened")
-    raise Refused(code or f"http_{answer.status}", detail, answer.status)
-
-
-def _may_pass(answer: Answer, problem: dict[str, Any]) -> bool:
-    return bool(problem.get("retryable", answer.status in {502, 503, 504}))
-
-
-def _problem(answer: Answer) -> dict[str, Any]:
-    """Read the problem (RFC 9457) in an answer; empty where there is none."""
-    if len(answer.body) > _JSON_BYTES_MAX or "json" not in answer.headers.get("Content-Type", ""):
-        return {}
-    try:
-        problem = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return {}
-    return problem if isinstance(problem, dict) else {}
-
-
-def _json_object(answer: Answer) -> dict[str, Any]:
-    try:
-        value = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise Refused("not_anchor", "the answer is not anchor's; is this the HTTP port?", 200)
-    return value
+def _peers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    peers = status.get("peers")
+    return [peer for peer in peers if isinstance(peer, dict)] if isinstance(peers, list) else []
 
 
 def _itself(status: dict[str, Any]) -> dict[str, Any]:
@@ -353,3 +289,13 @@ def _path(key: str | bytes) -> str:
     if not raw:
         raise ValueError("a key has at least one byte")
     return "/kv/" + quote_from_bytes(raw, safe="/")
+
+
+def _body(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _etag(mod_index: int) -> str:
+    if mod_index < 1:
+        raise ValueError("a mod_index is 1 or more")
+    return f'"{mod_index}"'

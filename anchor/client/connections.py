@@ -8,17 +8,20 @@ went wrong after that.
 from __future__ import annotations
 
 import contextlib
+import enum
 import http.client
+import os
 import select
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from anchor.settings import HTTP_PORT_OFFSET, split_address
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
 IDLE_SECONDS_MAX = 30.0
 """A connection idle for longer is not reused: the other side may be about to close it."""
@@ -51,6 +54,14 @@ class Answer:
     body: bytes
 
 
+class Resending(enum.Enum):
+    """What it means to send a request a second time."""
+
+    HARMLESS = "it changes nothing, or nothing that matters"
+    RECOGNIZED = "the cluster knows it by its number or key, and does it once"
+    UNSAFE = "it may be done twice, and undo what somebody else did meanwhile"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request; ``path`` is already percent-encoded."""
@@ -58,18 +69,28 @@ class Request:
     method: str
     path: str
     body: bytes | None = None
-    consistency: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def writes(self) -> bool:
-        """Whether sending it twice may matter."""
-        return self.method not in {"GET", "HEAD"}
+    def resending(self) -> Resending:
+        """What it means to send this a second time."""
+        if self.method in {"GET", "HEAD"} or self.path.startswith("/sessions"):
+            return Resending.HARMLESS
+        if self.headers.keys() & {"X-Session", "Idempotency-Key"}:
+            return Resending.RECOGNIZED
+        return Resending.UNSAFE
+
+    def having(self, **headers: str) -> Request:
+        """Return the same with these headers too; an underscore stands for a dash."""
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return replace(self, headers={**self.headers, **more})
 
 
 class Connections:
-    """Idle connections by endpoint; safe to share between threads."""
+    """Idle connections by endpoint; safe to share between threads, and to take into a fork."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
         self._closed = False
@@ -120,6 +141,9 @@ class Connections:
         """Return a connection that still looks alive: the freshest first."""
         while True:
             with self._lock:
+                if self._pid != os.getpid():  # they are our parent's
+                    self._pid = os.getpid()
+                    self._idle.clear()
                 kept = self._idle.get(endpoint)
                 if not kept:
                     return None
@@ -155,11 +179,9 @@ def connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
 def _converse(
     connection: http.client.HTTPConnection, request: Request, deadline: float
 ) -> tuple[Answer, bool]:
-    headers = {"Connection": "keep-alive"}
-    if request.consistency is not None:
-        headers["X-Consistency"] = request.consistency
+    headers = {"Connection": "keep-alive", **request.headers}
     if request.body is not None:
-        headers["Content-Type"] = "application/octet-stream"
+        headers.setdefault("Content-Type", "application/octet-stream")
     _limit(connection, deadline)
     connection.request(request.method, request.path, request.body, headers)
     _limit(connection, deadline)

@@ -7,7 +7,7 @@ import http.client
 import time
 from typing import TYPE_CHECKING, Self
 
-from anchor.client.client import TryAgain, judge
+from anchor.client.answers import TryAgain, judge, more_telling
 from anchor.client.connections import Answer, NotSent, Request, connect, reason
 from anchor.client.errors import ClientError, Unreachable
 
@@ -58,15 +58,15 @@ def open_download(client: Client, request: Request) -> Download:
     """Ask the client's endpoints in turn until one begins to answer; raises a ClientError."""
     began = time.monotonic()
     deadline, give_up = began + client.timeout, began + min(client.timeout, client.patience)
+    last: ClientError | None = None
     while True:
-        last: ClientError | None = None
         for endpoint in client.endpoints:
             try:
                 return _begin(endpoint, request, max(0.001, deadline - time.monotonic()))
             except NotSent as error:
-                last = last or Unreachable(str(error))
+                last = more_telling(last, Unreachable(str(error)))
             except TryAgain as again:
-                last = again.error
+                last = more_telling(last, again.error)
                 give_up = deadline
         if last is not None and time.monotonic() + RETRY_SECONDS >= give_up:
             raise last
@@ -76,8 +76,7 @@ def open_download(client: Client, request: Request) -> Download:
 def _begin(endpoint: str, request: Request, timeout: float) -> Download:
     connection = connect(endpoint, timeout)
     try:
-        headers = {"X-Consistency": request.consistency} if request.consistency else {}
-        connection.request(request.method, request.path, headers=headers)
+        connection.request(request.method, request.path, headers=dict(request.headers))
         response = connection.getresponse()
         if response.status != 200:  # then it is a problem, and judged by raising it
             judge(request, Answer(response.status, response.headers, response.read(1 << 16)))

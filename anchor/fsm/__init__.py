@@ -49,7 +49,9 @@ One ordered key space, all integers big-endian:
 =====================  =========================================================================
 ``k`` + key            ``01``, create_index, mod_index, version (8 bytes each), value
 ``o`` + origin         ``01``, number of its last batch, index of the entry that held it
-``s`` + session        ``01``, token, ttl_ms, used_ms, used_at, sequence, acknowledged, answers
+``s`` + page           ``01``, and for each session on it: its number, how many answers it has
+                       (1 byte), token, ttl_ms, used_ms, used_at, sequence, acknowledged; the
+                       answers
 ``i`` + key's digest   ``01``, expires_ms, answer
 ``j`` + expires_ms     + key's digest: ``01``
 ``mapplied``           ``01``, applied index, applied term, digest (16 bytes); or ``02``, the

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The request's fingerprint; twice the status, and 1 if it existed; the result's three numbers.
-_ANSWER = struct.Struct(">QBQQQ")
+LAYOUT = "QBQQQ"
+_ANSWER = struct.Struct(">" + LAYOUT)
 ANSWER_BYTES = _ANSWER.size
 _unpack: Callable[[bytes, int], tuple[int, ...]] = _ANSWER.unpack_from
 
@@ -19,7 +20,7 @@ _unpack: Callable[[bytes, int], tuple[int, ...]] = _ANSWER.unpack_from
 def encode_answer(fingerprint: int, result: Result) -> bytes:
     """Write what is remembered, ANSWER_BYTES long."""
     existed, create_index, mod_index, version, status, _ = result
-    return _ANSWER.pack(fingerprint, 2 * status + existed, create_index, mod_index, version)
+    return _ANSWER.pack(fingerprint, status << 1 | existed, create_index, mod_index, version)
 
 
 def replay(record: bytes, offset: int, fingerprint: int) -> Result:

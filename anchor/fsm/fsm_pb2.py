@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tfsm.proto\x12\tanchor.v1\"_\n\x05\x42\x61tch\x12$\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x12.anchor.v1.Command\x12\x0e\n\x06origin\x18\x02 \x01(\x06\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x10\n\x08\x63lock_ms\x18\x04 \x01(\x04\"\xe9\x02\n\x07\x43ommand\x12\x1d\n\x03put\x18\x01 \x01(\x0b\x32\x0e.anchor.v1.PutH\x00\x12#\n\x06\x64\x65lete\x18\x02 \x01(\x0b\x32\x11.anchor.v1.DeleteH\x00\x12.\n\x0copen_session\x18\x03 \x01(\x0b\x32\x16.anchor.v1.OpenSessionH\x00\x12*\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x14.anchor.v1.KeepAliveH\x00\x12\x30\n\rclose_session\x18\x05 \x01(\x0b\x32\x17.anchor.v1.CloseSessionH\x00\x12\'\n\tcondition\x18\x06 \x01(\x0b\x32\x14.anchor.v1.Condition\x12*\n\nin_session\x18\x07 \x01(\x0b\x32\x14.anchor.v1.InSessionH\x01\x12\"\n\x06\x62y_key\x18\x08 \x01(\x0b\x32\x10.anchor.v1.ByKeyH\x01\x42\x0b\n\toperationB\x06\n\x04once\"!\n\x03Put\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x15\n\x06\x44\x65lete\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"B\n\x0bOpenSession\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\r\n\x05token\x18\x02 \x01(\x06\x12\x14\n\x0cmax_sessions\x18\x03 \x01(\x04\"+\n\tKeepAlive\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05token\x18\x02 \x01(\x06\".\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05token\x18\x02 \x01(\x06\"A\n\tCondition\x12\x13\n\x0bmod_indexes\x18\x01 \x03(\x04\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\x12\x0f\n\x07present\x18\x03 \x01(\x08\"h\n\tInSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05token\x18\x02 \x01(\x06\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x04 \x01(\x04\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\x06\",\n\x05\x42yKey\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\tfsm.proto\x12\tanchor.v1\"_\n\x05\x42\x61tch\x12$\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x12.anchor.v1.Command\x12\x0e\n\x06origin\x18\x02 \x01(\x06\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x10\n\x08\x63lock_ms\x18\x04 \x01(\x04\"\xc7\x02\n\x07\x43ommand\x12\x1d\n\x03put\x18\x01 \x01(\x0b\x32\x0e.anchor.v1.PutH\x00\x12#\n\x06\x64\x65lete\x18\x02 \x01(\x0b\x32\x11.anchor.v1.DeleteH\x00\x12.\n\x0copen_session\x18\x03 \x01(\x0b\x32\x16.anchor.v1.OpenSessionH\x00\x12*\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x14.anchor.v1.KeepAliveH\x00\x12\x30\n\rclose_session\x18\x05 \x01(\x0b\x32\x17.anchor.v1.CloseSessionH\x00\x12\'\n\tcondition\x18\x06 \x01(\x0b\x32\x14.anchor.v1.Condition\x12\x12\n\nin_session\x18\x07 \x01(\x0c\x12 \n\x06\x62y_key\x18\x08 \x01(\x0b\x32\x10.anchor.v1.ByKeyB\x0b\n\toperation\"!\n\x03Put\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x15\n\x06\x44\x65lete\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"B\n\x0bOpenSession\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\r\n\x05token\x18\x02 \x01(\x06\x12\x14\n\x0cmax_sessions\x18\x03 \x01(\x04\"+\n\tKeepAlive\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05token\x18\x02 \x01(\x06\".\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05token\x18\x02 \x01(\x06\"A\n\tCondition\x12\x13\n\x0bmod_indexes\x18\x01 \x03(\x04\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\x12\x0f\n\x07present\x18\x03 \x01(\x08\",\n\x05\x42yKey\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCH']._serialized_start=24
   _globals['_BATCH']._serialized_end=119
   _globals['_COMMAND']._serialized_start=122
-  _globals['_COMMAND']._serialized_end=483
-  _globals['_PUT']._serialized_start=485
-  _globals['_PUT']._serialized_end=518
-  _globals['_DELETE']._serialized_start=520
-  _globals['_DELETE']._serialized_end=541
-  _globals['_OPENSESSION']._serialized_start=543
-  _globals['_OPENSESSION']._serialized_end=609
-  _globals['_KEEPALIVE']._serialized_start=611
-  _globals['_KEEPALIVE']._serialized_end=654
-  _globals['_CLOSESESSION']._serialized_start=656
-  _globals['_CLOSESESSION']._serialized_end=702
-  _globals['_CONDITION']._serialized_start=704
-  _globals['_CONDITION']._serialized_end=769
-  _globals['_INSESSION']._serialized_start=771
-  _globals['_INSESSION']._serialized_end=875
-  _globals['_BYKEY']._serialized_start=877
-  _globals['_BYKEY']._serialized_end=921
+  _globals['_COMMAND']._serialized_end=449
+  _globals['_PUT']._serialized_start=451
+  _globals['_PUT']._serialized_end=484
+  _globals['_DELETE']._serialized_start=486
+  _globals['_DELETE']._serialized_end=507
+  _globals['_OPENSESSION']._serialized_start=509
+  _globals['_OPENSESSION']._serialized_end=575
+  _globals['_KEEPALIVE']._serialized_start=577
+  _globals['_KEEPALIVE']._serialized_end=620
+  _globals['_CLOSESESSION']._serialized_start=622
+  _globals['_CLOSESESSION']._serialized_end=668
+  _globals['_CONDITION']._serialized_start=670
+  _globals['_CONDITION']._serialized_end=735
+  _globals['_BYKEY']._serialized_start=737
+  _globals['_BYKEY']._serialized_end=781
 # @@protoc_insertion_point(module_scope)

@@ -34,9 +34,9 @@ class Command(_message.Message):
     keep_alive: KeepAlive
     close_session: CloseSession
     condition: Condition
-    in_session: InSession
+    in_session: bytes
     by_key: ByKey
-    def __init__(self, put: _Optional[_Union[Put, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., open_session: _Optional[_Union[OpenSession, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., close_session: _Optional[_Union[CloseSession, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., in_session: _Optional[_Union[InSession, _Mapping]] = ..., by_key: _Optional[_Union[ByKey, _Mapping]] = ...) -> None: ...
+    def __init__(self, put: _Optional[_Union[Put, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., open_session: _Optional[_Union[OpenSession, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., close_session: _Optional[_Union[CloseSession, _Mapping]] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., in_session: _Optional[bytes] = ..., by_key: _Optional[_Union[ByKey, _Mapping]] = ...) -> None: ...
 
 class Put(_message.Message):
     __slots__ = ("key", "value")
@@ -87,20 +87,6 @@ class Condition(_message.Message):
     absent: bool
     present: bool
     def __init__(self, mod_indexes: _Optional[_Iterable[int]] = ..., absent: _Optional[bool] = ..., present: _Optional[bool] = ...) -> None: ...
-
-class InSession(_message.Message):
-    __slots__ = ("session", "token", "sequence", "acknowledged", "fingerprint")
-    SESSION_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
-    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    session: int
-    token: int
-    sequence: int
-    acknowledged: int
-    fingerprint: int
-    def __init__(self, session: _Optional[int] = ..., token: _Optional[int] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., fingerprint: _Optional[int] = ...) -> None: ...
 
 class ByKey(_message.Message):
     __slots__ = ("digest", "fingerprint")

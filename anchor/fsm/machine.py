@@ -8,7 +8,6 @@ the state machine's own fields follow; an error on the way leaves everything as 
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -37,8 +36,6 @@ DIGESTS_KEPT = 4096
 
 # What has run out ends with the first entry of each second of the clock.
 EXPIRY_MS = 1000
-
-NO_TERMS = (None, None)  # of a write: only if, and only once
 
 
 class EntryKind(IntEnum):
@@ -200,10 +197,12 @@ class _Draft:
         self._known_origins = machine._origins  # noqa: SLF001
         self._changes: dict[bytes, bytes | None] = {}
         self.applied_index, self.applied_term = machine.applied_index, machine.applied_term
+        self._index = 0  # of the present entry
+        self._trace: list[bytes] = []  # what that does, for the digest
         self.digest = machine.digest
         self._clock_ms, self._grace_ms = machine.clock_ms, machine._grace_ms  # noqa: SLF001
         self.origins: dict[int, Origin] | None = None
-        self.sessions = SessionsDraft(machine._sessions, self._changes)  # noqa: SLF001
+        self.sessions = SessionsDraft(machine._sessions)  # noqa: SLF001
         self.keys = KeysDraft(
             machine._keys,  # noqa: SLF001
             self._record,
@@ -229,19 +228,19 @@ class _Draft:
         """Add what one entry does."""
         self._check_order(entry)
         outcome: BatchOutcome | None = None
-        trace: list[bytes] = []
+        self._index, self._trace = entry.index, []
         if entry.term != self.applied_term:
             # No client could use its session while nobody led.
             self._grace_ms = self._clock_ms
         if entry.kind == EntryKind.COMMAND:
-            outcome = self._apply_batch(entry, trace)
+            outcome = self._apply_batch(entry.payload)
         elif entry.kind == EntryKind.CONFIGURATION:
             self.configuration = (entry.index, entry.payload)
         elif entry.kind != EntryKind.NOOP:
             raise FsmError(
                 f"entry {entry.index} is of kind {entry.kind:d}, unknown to this version"
             )
-        self._advance(entry, trace)
+        self._advance(entry)
         return outcome
 
     def finish(self) -> dict[bytes, bytes | None]:
@@ -250,6 +249,7 @@ class _Draft:
             self._changes[records.CONFIGURATION_KEY] = records.encode_configuration(
                 *self.configuration
             )
+        self.sessions.finish(self._changes)
         self._changes[records.APPLIED_KEY] = records.encode_applied(self.applied)
         return self._changes
 
@@ -264,70 +264,60 @@ class _Draft:
                 f"the one before it of {self.applied_term}"
             )
 
-    def _apply_batch(self, entry: AppliedEntry, trace: list[bytes]) -> BatchOutcome:
+    def _apply_batch(self, payload: bytes) -> BatchOutcome:
         try:
-            origin, number, clock_ms, commands = decode_batch(entry.payload)
+            origin, number, clock_ms, commands = decode_batch(payload)
         except MalformedPayloadError as error:
-            raise MalformedPayloadError(f"entry {entry.index}: {error}") from None
-        self._set_clock(clock_ms, entry.index, trace)
-        replayed = not self._is_new(origin, number, entry.index)
+            raise MalformedPayloadError(f"entry {self._index}: {error}") from None
+        self._set_clock(clock_ms)
+        replayed = not self._is_new(origin, number)
         results: list[Result | SessionResult] = []
         if not replayed:
-            results = [
-                # Most commands are this, and a call costs more than a look.
-                self._write(command, entry.index, trace)
-                if command.__class__ is Write and command[2:] == NO_TERMS
-                else self._do(command, entry.index, position, trace)
-                for position, command in enumerate(commands)
-            ]
-        trace.append(b"r" if replayed else b"a")
+            results = [self._do(command, place) for place, command in enumerate(commands)]
+        self._trace.append(b"r" if replayed else b"a")
         return BatchOutcome(origin, number, results, replayed)
 
-    def _set_clock(self, clock_ms: int, index: int, trace: list[bytes]) -> None:
+    def _set_clock(self, clock_ms: int) -> None:
         """Let time pass; whatever a leader says, it does not go back."""
         before_ms = self._clock_ms
         self._clock_ms = max(before_ms, clock_ms)
         for part in (self.sessions, self.keys):
-            part.clock_ms, part.trace = self._clock_ms, trace
-        self.sessions.grace_ms, self.sessions.index = self._grace_ms, index
+            part.clock_ms, part.trace = self._clock_ms, self._trace
+        self.sessions.grace_ms, self.sessions.index = self._grace_ms, self._index
         if self._clock_ms // EXPIRY_MS != before_ms // EXPIRY_MS:
             self.sessions.expire()
             self.keys.expire()
 
-    def _do(
-        self, command: Command, index: int, position: int, trace: list[bytes]
-    ) -> Result | SessionResult:
-        """Do what is more than a plain write."""
+    def _do(self, command: Command, place: int) -> Result | SessionResult:
+        """Do one command, which has this place in its batch."""
         if isinstance(command, Write):
-            act = partial(self._write_if, command, index, trace)
-            if isinstance(command.once, InSession):
-                return self.sessions.write(command.once, position, act)
-            if command.once is not None:
-                return self.keys.write(command.once, act)
-            return act()
+            once = command.once
+            if once is None:
+                return self._write(command)
+            if isinstance(once, InSession):
+                return self.sessions.write(command, once, place, self._write)
+            return self.keys.write(command, once, self._write)
         if isinstance(command, OpenSession):
-            return self.sessions.open(command, position)
+            return self.sessions.open(command, place)
         if isinstance(command, KeepAlive):
-            return self.sessions.keep_alive(command, position)
+            return self.sessions.keep_alive(command, place)
         return self.sessions.close(command)
 
-    def _write_if(self, write: Write, index: int, trace: list[bytes]) -> Result:
-        """Write if the key is as it shall be."""
-        if write.condition is not None:
-            record = self._record(records.KEY_PREFIX + write.key)
-            found = (0, 0, 0) if record is None else records.unpack_value_header(record)
-            if not write.condition.holds(found[1]):
-                return Result(record is not None, *found, Status.CONDITION_FAILED)
-        return self._write(write, index, trace)
-
-    def _write(self, write: Write, index: int, trace: list[bytes]) -> Result:
-        if write.value is None:
-            return self._delete(write.key, index, trace)
-        return self._put(write.key, write.value, index, trace)
-
-    def _put(self, key: bytes, value: bytes, index: int, trace: list[bytes]) -> Result:
-        stored_key = b"k" + key
+    def _write(self, write: Write) -> Result:
+        """Write, if the key is as it shall be."""
+        key, value, condition, _ = write
+        stored_key = records.KEY_PREFIX + key
         previous = self._record(stored_key)
+        if condition is not None:
+            found = (0, 0, 0) if previous is None else records.unpack_value_header(previous)
+            if not condition.holds(found[1]):
+                return Result(previous is not None, *found, Status.CONDITION_FAILED)
+        if value is None:
+            return self._delete(stored_key, previous)
+        return self._put(stored_key, value, previous)
+
+    def _put(self, stored_key: bytes, value: bytes, previous: bytes | None) -> Result:
+        index = self._index
         if previous is None:
             create_index, version = index, 1
         else:
@@ -335,16 +325,14 @@ class _Draft:
             version += 1
         header = records.pack_value_header(records.FORMAT, create_index, index, version)
         self._changes[stored_key] = header + value
-        trace.append(header)
+        self._trace.append(header)
         return Result(previous is not None, create_index, index, version)
 
-    def _delete(self, key: bytes, index: int, trace: list[bytes]) -> Result:
-        stored_key = b"k" + key
-        previous = self._record(stored_key)
+    def _delete(self, stored_key: bytes, previous: bytes | None) -> Result:
         if previous is not None:
             self._changes[stored_key] = None
-            trace.append(previous[: records.VALUE_HEADER_BYTES])
-        return Result(previous is not None, 0, index, 0)
+            self._trace.append(previous[: records.VALUE_HEADER_BYTES])
+        return Result(previous is not None, 0, self._index, 0)
 
     def _record(self, stored_key: bytes) -> bytes | None:
         """Give a record as the commands before this one leave it."""
@@ -352,7 +340,7 @@ class _Draft:
             return self._changes[stored_key]
         return self._get_stored(stored_key)
 
-    def _is_new(self, origin: int, number: int, index: int) -> bool:
+    def _is_new(self, origin: int, number: int) -> bool:
         """Whether this batch was not applied before; if so, remember that it is now."""
         if not origin:
             return True
@@ -363,7 +351,7 @@ class _Draft:
         if self.origins is None:
             origins = self.origins = origins.copy()
         origins.pop(origin, None)
-        origins[origin] = Origin(number, index)
+        origins[origin] = Origin(number, self._index)
         self._changes[_origin_key(origin)] = records.encode_origin(origins[origin])
         if len(origins) > ORIGINS_KEPT:
             oldest = next(iter(origins))
@@ -371,12 +359,12 @@ class _Draft:
             self._changes[_origin_key(oldest)] = None
         return True
 
-    def _advance(self, entry: AppliedEntry, trace: list[bytes]) -> None:
+    def _advance(self, entry: AppliedEntry) -> None:
         """Extend the digest's chain by the entry and by what it did."""
         chain = blake2b(self.digest, digest_size=records.DIGEST_BYTES)
         chain.update(b"%d %d %d %d " % (entry.index, entry.term, entry.kind, len(entry.payload)))
         chain.update(entry.payload)
-        chain.update(b"".join(trace))
+        chain.update(b"".join(self._trace))
         self.digest = chain.digest()
         self.digests.append((entry.index, self.digest))
         self.applied_index, self.applied_term = entry.index, entry.term

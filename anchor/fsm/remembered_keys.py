@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from anchor.fsm.answers import ANSWER_BYTES, encode_answer, refusal, replay
-from anchor.fsm.commands import ByKey, Result, Status
+from anchor.fsm.commands import ByKey, Result, Status, Write
 from anchor.fsm.errors import MalformedStateError
 from anchor.fsm.records import ANSWER_PREFIX, EXPIRY_PREFIX, FORMAT
 
@@ -61,7 +61,7 @@ class KeysDraft:
         """What is known once the store has the draft."""
         return RememberedKeys(self.count, self.none_ends_before_ms, self._ended_to_ms)
 
-    def write(self, once: ByKey, act: Callable[[], Result]) -> Result:
+    def write(self, write: Write, once: ByKey, act: Callable[[Write], Result]) -> Result:
         """Act if the key is new; else give the first answer, or say why not."""
         stored_key = ANSWER_PREFIX + once.digest
         known = self._record_of(stored_key)
@@ -72,7 +72,7 @@ class KeysDraft:
             self._forget(_expiry_key(expires_ms, once.digest))
         if self.count >= KEYS_MAX:
             return refusal(Status.TOO_MANY_KEYS)
-        result = act()
+        result = act(write)
         expires_ms = self.clock_ms + KEPT_MS
         record = _HEADER.pack(FORMAT, expires_ms) + encode_answer(once.fingerprint, result)
         expiry_key = _expiry_key(expires_ms, once.digest)

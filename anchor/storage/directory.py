@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anchor.crash import point
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Entry, EntryKind, HardState
+from anchor.settings import LOCK_FILE
 from anchor.storage import inspection, stable
 from anchor.storage.directory_lock import DirectoryLock
 from anchor.storage.errors import (
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from anchor.raft import Configuration
 
-LOCK_FILE = "lock"
 MARK_FILE = "synced"
 RAFT_DATABASE = "raft.db"
 STATE = "state"

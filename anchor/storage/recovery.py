@@ -47,10 +47,9 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Configuration, Entry, EntryKind, HardState, Member
-from anchor.settings import NEWEST_PROTOCOL, join_address, split_address
+from anchor.settings import LOCK_FILE, NEWEST_PROTOCOL, join_address, split_address
 from anchor.storage import inspection, stable
 from anchor.storage.directory import (
-    LOCK_FILE,
     MARK_FILE,
     RAFT_DATABASE,
     DataDirectory,

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING
 
 from anchor.fsm import FsmError, StateMachine
 from anchor.raft import Configuration, Entry, EntryKind, HardState, Member, SnapshotMetadata
-from anchor.settings import NEWEST_PROTOCOL
+from anchor.settings import LOCK_FILE, NEWEST_PROTOCOL
 from anchor.storage import inspection, stable
 from anchor.storage.backup_format import BackupError
 from anchor.storage.directory import (
-    LOCK_FILE,
     MARK_FILE,
     RAFT_DATABASE,
     STATE,

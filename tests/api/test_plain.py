@@ -57,7 +57,8 @@ def test_terms_are_recognised(round_number: int) -> None:
     assert terms_of(IN_SESSION.replace(b": ", b":\t ").replace(b"\r", b" \t\r")) == Asked(
         terms=asked
     )
-    assert terms_of(IN_SESSION, b"X-Consistency: x", b"accept: y") == Asked(b"x", b"y", asked)
+    assert terms_of(IN_SESSION, b"X-Consistency: x", b"accept: y") == Asked(b"x", terms=asked)
+    assert terms_of(IN_SESSION, b"accept: application/json") == Asked(as_json=True, terms=asked)
     assert terms_of(IN_SESSION[:-12]) == Asked(terms=asked._replace(acked=None))
     assert terms_of(IN_SESSION, b'IF-MATCH: "7"') == Asked(terms=asked._replace(if_match=b'"7"'))
     assert terms_of(b"Idempotency-Key: a b ") == Asked(terms=TermFields(idempotency_key=b"a b"))
@@ -99,6 +100,23 @@ def test_what_changes_with_each_request_is_not_remembered() -> None:
     plain_module._remembered.clear()
     assert terms_of(b"Other: " + b"x" * 600) is not None
     assert not plain_module._remembered
+
+
+def test_what_is_common_to_requests_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With terms or without, usual or not: this is what the short path's speed rests on."""
+    read: list[bytes] = []
+    read_common = plain_module._common_meaning
+
+    def count(block: bytes) -> object:
+        read.append(block)
+        return read_common(block)
+
+    plain_module._remembered.clear()
+    monkeypatch.setattr(plain_module, "_common_meaning", count)
+    for number in range(3):
+        for lines in ((), (IN_SESSION,), (b"Idempotency-Key: %d" % number,)):
+            assert terms_of(*lines) is not None
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("length", range(len(PLAIN)))
@@ -158,11 +176,11 @@ def test_what_is_odd_is_not_plain(part: bytes, odd: bytes) -> None:
     assert recognise(PLAIN.replace(part, odd, 1), LIMIT) is None
 
 
-ASKED_NAMES = ("X-Consistency", "Accept", *TERM_NAMES)
+ASKED_NAMES = ("X-Consistency", *TERM_NAMES)
 
 
-def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[list[bytes]], bool]:
-    """Return method, target, body length, what is asked, and whether to close; or raise."""
+def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[list[bytes]], bool, bool]:
+    """Return method, target, body length, what is asked and how, and whether to close; or raise."""
     cfg = Config()
     for name, value in options(0).items():
         if name.startswith(("limit_", "forward", "secure_")):
@@ -176,6 +194,7 @@ def as_gunicorn_reads(payload: bytes) -> tuple[bytes, bytes, int, list[list[byte
             [value.encode("latin-1") for name, value in request.headers if name == asked.upper()]
             for asked in ASKED_NAMES
         ],
+        any(name == "ACCEPT" and "json" in value for name, value in request.headers),
         request.should_close(),
     )
 
@@ -189,9 +208,10 @@ FIELDS = [
     b"Connection: CLOSE", b"connection: keep-alive", b"Connection: keep-alive, close",
     b"Connection:", b"X-Consistency: stale", b"x-consistency:  lease\t", b"X_Consistency: stale",
     b"X-Consistency:", b"Expect: 100-continue", b"Content-Type: a", b"Content-Type: b", b"A: \xff",
-    b"Accept: */*", b"ACCEPT: a,b", b"X-Session: " + SESSION, b"X-Sequence: 5", b"x-sequence:6 ",
-    b"X-Acked: 4", IN_SESSION, IN_SESSION + b" ", b"Idempotency-Key: \t a b\t", b'if-match: "5"',
-    b"If-Match:", b"IF-NONE-MATCH: *", b"X_Session: 5", b"X-Sequence : 7", b"X-Session\t: 7",
+    b"Accept: */*", b"ACCEPT: a, application/json", b"X-Session: " + SESSION, b"X-Sequence: 5",
+    b"x-sequence:6 ", b"X-Acked: 4", IN_SESSION, IN_SESSION + b" ", b"Idempotency-Key: \t a b\t",
+    b'if-match: "5"', b"If-Match:", b"IF-NONE-MATCH: *", b"X_Session: 5", b"X-Sequence : 7",
+    b"X-Session\t: 7",
     b"A: b\tc", b"A:", b" folded", b": no name", b"no colon", b"A\x00: b", b"A: b\rc", b"A: b\nc",
 ]  # fmt: skip
 LINES = [
@@ -222,10 +242,10 @@ def test_gunicorn_takes_what_is_plain_for_the_same(
         return
     if plain is None or len(payload) < plain.head_bytes + plain.body_bytes:
         return
-    consistency, accept, terms = plain.asked
-    values = (consistency, accept, *(terms or TermFields()))
+    consistency, as_json, terms = plain.asked
+    values = (consistency, *(terms or TermFields()))
     asked = [[] if value is None else [value] for value in values]
-    ours = (plain.method, plain.target, plain.body_bytes, asked, plain.close)
+    ours = (plain.method, plain.target, plain.body_bytes, asked, as_json, plain.close)
     assert as_gunicorn_reads(payload) == ours
 
 

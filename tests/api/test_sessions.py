@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from anchor.api.limits import Limits
 from anchor.api.sessions import SessionId, cluster_mark, parse_id
 from anchor.node import errors
 from anchor.node.consistency import Consistency
+from anchor.settings import Settings
 from tests.api.asking import problem
 from tests.api.fakes import FakeStore
 
@@ -229,6 +231,13 @@ def test_the_index_of_an_id_is_compared_to_the_last_applied_one(
     for index, expected in ((10, 410), (12, 404)):  # asking is an entry too
         session = made_up(store, index=index)
         assert client.simulate_post(f"/sessions/{session}/keepalive").status_code == expected
+
+
+def test_a_node_is_told_how_many_sessions_there_may_be() -> None:
+    """By its settings."""
+    settings = Settings("node1", 1, Path("x"), max_sessions=7)
+    assert Limits.of(settings).max_sessions == 7
+    assert Limits().max_sessions == 10_000
 
 
 def test_a_session_with_another_token_is_not_this_one(client: TestClient) -> None:

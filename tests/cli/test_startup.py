@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from anchor import cli, startup
-from anchor.settings import Settings
+from anchor.settings import LOCK_FILE, Settings
 from anchor.startup import StartError
 from anchor.storage import Room
 
@@ -37,6 +40,54 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
     assert failure.value.lines == (
         f"127.0.0.1:{port}: the port is in use. Stop what listens there, or give another --port.",
     )
+
+
+def test_the_port_of_a_node_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:
+    """Killed and started again at once, it must not find its own former self in the way."""
+    script = (
+        "import fcntl, socket, sys\n"
+        "lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "print(listener.getsockname()[1], flush=True); sys.stdin.read()\n"
+        "lock.close(); print('unlocked', flush=True); import time; time.sleep(0.2)\n"
+    )
+    former = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / LOCK_FILE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert former.stdout is not None
+    assert former.stdin is not None
+    port = int(former.stdout.readline())
+    naps: list[float] = []
+
+    def end_it(seconds: float) -> None:
+        assert former.stdin is not None
+        naps.append(seconds)
+        former.stdin.close()
+        time.sleep(seconds)
+
+    patience = startup.await_predecessor(tmp_path, end_it)
+    startup.check_port_free("127.0.0.1", port, "--port", patience)
+    assert naps
+    former.stdout.close()
+    assert former.wait() == 0
+
+
+def test_a_directory_that_stays_locked_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens it says who has it."""
+    monkeypatch.setattr(startup, "PREDECESSOR_SECONDS", 0.1)
+    with (tmp_path / LOCK_FILE).open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert startup.await_predecessor(tmp_path) > 0
+
+
+def test_where_no_node_ever_was_nobody_waits(tmp_path: Path) -> None:
+    """A port in use there is a mistake, and said at once."""
+    assert startup.await_predecessor(tmp_path) == 0
 
 
 def test_a_port_left_in_time_wait_is_free() -> None:

@@ -192,7 +192,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 
 def test_status_is_a_row_for_each_endpoint() -> None:
     """Those that do not answer say why, and decide the exit code."""
-    with FakeNode(json_reply(STATUS)) as node, socket.socket() as bound:
+    with FakeNode(lambda _: json_reply(STATUS)) as node, socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         dead = f"127.0.0.1:{bound.getsockname()[1]}"
         done = run("status", "--endpoints", f"{node.endpoint},{dead}")
@@ -205,7 +205,7 @@ def test_status_is_a_row_for_each_endpoint() -> None:
 
 def test_status_without_a_leader_is_exit_code_5() -> None:
     """Somebody answers, but nothing can be written."""
-    with FakeNode(json_reply({**STATUS, "leader_id": None, "role": "follower"})) as node:
+    with FakeNode(lambda _: LEADERLESS) as node:
         done = run("status", "--endpoints", node.endpoint)
     assert done.returncode == 5
     assert done.stdout.decode().splitlines()[1].split()[2:4] == ["follower", "-"]
@@ -213,7 +213,10 @@ def test_status_without_a_leader_is_exit_code_5() -> None:
 
 def test_status_as_json_is_what_the_nodes_said() -> None:
     """By endpoint, for programs."""
-    with FakeNode(json_reply(STATUS)) as node, FakeNode(Reply(200, b"?")) as other:
+    with (
+        FakeNode(lambda _: json_reply(STATUS)) as node,
+        FakeNode(lambda _: Reply(200, b"?")) as other,
+    ):
         done = run("status", "--json", "--endpoints", f"{node.endpoint},{other.endpoint}")
         told = json.loads(done.stdout)
     assert told[node.endpoint] == STATUS
@@ -223,7 +226,7 @@ def test_status_as_json_is_what_the_nodes_said() -> None:
 
 def test_members_are_listed_with_how_far_they_are() -> None:
     """Columns that nobody knows anything for are left out."""
-    with FakeNode(json_reply(STATUS)) as node:
+    with FakeNode(lambda _: json_reply(STATUS)) as node:
         at = ("--endpoints", node.endpoint)
         lines = run("members", *at).stdout.decode().splitlines()
         told = json.loads(run("members", "--json", *at).stdout)
@@ -237,7 +240,7 @@ def test_members_are_listed_with_how_far_they_are() -> None:
 
 def test_members_without_a_leader_are_listed_with_exit_code_5() -> None:
     """What a node last knew is shown, and said to be no more than that."""
-    with FakeNode(LEADERLESS) as node:
+    with FakeNode(lambda _: LEADERLESS) as node:
         for more in ((), ("--json",)):
             done = run("members", *more, "--endpoints", node.endpoint)
             assert done.returncode == 5

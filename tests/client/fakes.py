@@ -1,73 +1,87 @@
-"""A stand-in for a node's HTTP interface: real sockets, scripted answers."""
+"""Stand-ins for nodes: real sockets, and answers that are scripted or those of a small cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
-import json
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
+from tests.client.fake_cluster import FakeCluster
+from tests.client.replies import Reply, Seen, json_reply, problem
+
 if TYPE_CHECKING:
     from types import TracebackType
 
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as it arrived."""
-
-    method: str
-    target: str
-    body: bytes
-    headers: dict[str, str]
-    connection: int  # which connection it came by, counted from 0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What to answer."""
-
-    status: int = 200
-    body: bytes = b"OK"
-    headers: dict[str, str] = field(default_factory=dict)
+__all__ = ["Act", "FakeCluster", "FakeNode", "Reply", "Seen", "json_reply", "problem"]
 
 
 class Act(enum.Enum):
     """What to do instead of answering."""
 
+    SERVE = "answer as the cluster does"
+    LOSE = "do what is asked, and close the connection instead of answering"
     CLOSE = "close the connection"
     HANG = "say nothing until the test is over"
     TRUNCATE = "announce more than is sent"
     GARBAGE = "send what is no HTTP"
 
 
-def problem(status: int, code: str, *, retryable: bool = False, detail: str = "why") -> Reply:
-    """An error as nodes write it (RFC 9457)."""
-    body = {"title": "t", "status": status, "detail": detail, "code": code, "retryable": retryable}
-    return Reply(status, json.dumps(body).encode(), {"Content-Type": "application/problem+json"})
-
-
-def json_reply(value: object) -> Reply:
-    """A JSON answer."""
-    return Reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-
 Script = Callable[[Seen], Reply | Act]
 
 
-class FakeNode:
-    """Serves on a free port while entered. ``seen`` holds all requests, in order."""
+@dataclass
+class _Sequence:
+    """Replies in order, but to what is aside."""
 
-    def __init__(self, script: Script | Sequence[Reply | Act] | Reply | Act | None = None) -> None:
-        self.seen: list[Seen] = []
-        self.store: dict[str, bytes] = {}
-        self.script: Script = _as_script(script, self)
+    replies: list[Reply | Act] = field(default_factory=list)
+
+    def __call__(self, seen: Seen) -> Reply | Act:
+        return Act.SERVE if _is_aside(seen) else self.replies.pop(0)
+
+
+class _Server(ThreadingHTTPServer):
+    """Keeps what goes wrong, but for clients that go away while they are answered."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.errors: list[str] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Note an exception that a request ended with."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.errors.append(f"{request} {client_address}: {error!r}")
+
+
+class FakeNode:
+    """Serves on a free port while entered, for a cluster of its own unless told otherwise.
+
+    A Reply or an Act, or several in order, is for what a test is about: sessions and ``/status``
+    are served all the same, unless the script is a function. ``seen`` leaves them out too.
+    """
+
+    def __init__(
+        self,
+        script: Script | Sequence[Reply | Act] | Reply | Act | None = None,
+        *,
+        cluster: FakeCluster | None = None,
+        node_id: str = "n1",
+    ) -> None:
+        self.all_seen: list[Seen] = []
+        self.cluster = cluster or FakeCluster()
+        self.node_id = node_id
+        self.script: Script = _as_script(script)
         self._over = threading.Event()
-        self._connections = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._sockets: list[socket.socket] = []
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -77,12 +91,42 @@ class FakeNode:
         return f"{host!s}:{port}"
 
     @property
+    def store(self) -> dict[str, bytes]:
+        """What the keys are now, by their targets."""
+        return {target: entry.value for target, entry in self.cluster.entries.items()}
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What was asked of it, but for sessions and how it is."""
+        return [seen for seen in self.all_seen if not _is_aside(seen)]
+
+    @property
     def methods(self) -> list[str]:
-        """The methods of all requests seen."""
+        """The methods of all that is ``seen``."""
         return [seen.method for seen in self.seen]
+
+    @property
+    def numbers(self) -> list[tuple[str, str]]:
+        """Session and number of all writes seen."""
+        return [
+            (seen.headers["X-Session"], seen.headers["X-Sequence"])
+            for seen in self.seen
+            if "X-Session" in seen.headers
+        ]
+
+    def stop(self) -> None:
+        """Close the port and all connections, as when a process is killed."""
+        self._over.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):  # it is closed already
+                each.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self.cluster.addresses[self.node_id] = self.endpoint
         return self
 
     def __exit__(
@@ -91,10 +135,18 @@ class FakeNode:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        if self._thread.is_alive():
+            self.stop()
+        assert self._server.errors == []
+
+    def _reply(self, seen: Seen) -> Reply | Act:
+        reply = self.script(seen)
+        if reply is Act.SERVE or reply is Act.LOSE:
+            answer = self.cluster.answer(seen, self.node_id)
+            return answer if reply is Act.SERVE else Act.CLOSE
+        if reply is Act.HANG:
+            self._over.wait()
+        return reply
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self
@@ -105,8 +157,8 @@ class FakeNode:
 
             def setup(self) -> None:
                 super().setup()
-                self.number = fake._connections
-                fake._connections += 1
+                self.number = len(fake._sockets)
+                fake._sockets.append(self.connection)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -114,10 +166,8 @@ class FakeNode:
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 seen = Seen(self.command, self.path, body, dict(self.headers), self.number)
-                fake.seen.append(seen)
-                reply = fake.script(seen)
-                if reply is Act.HANG:
-                    fake._over.wait()
+                fake.all_seen.append(seen)
+                reply = fake._reply(seen)
                 if reply is Act.GARBAGE:
                     self.wfile.write(b"\x00\x00\x12\x04\n")
                 if isinstance(reply, Act) and reply is not Act.TRUNCATE:
@@ -138,31 +188,17 @@ class FakeNode:
         return Handler
 
 
-def _as_script(
-    script: Script | Sequence[Reply | Act] | Reply | Act | None, fake: FakeNode
-) -> Script:
-    """Make a script of replies in order, of one reply for ever, or of a working store."""
+def _as_script(script: Script | Sequence[Reply | Act] | Reply | Act | None) -> Script:
+    """Make a script of replies in order, of one reply for ever, or of a working cluster."""
     if script is None:
-        return lambda seen: _store(fake.store, seen)
+        return lambda _: Act.SERVE
     if isinstance(script, Reply | Act):
         always = script
-        return lambda _: always
+        return lambda seen: Act.SERVE if _is_aside(seen) else always
     if isinstance(script, Sequence):
-        replies = iter(script)
-        return lambda _: next(replies)
+        return _Sequence(list(script))
     return script
 
 
-def _store(store: dict[str, bytes], seen: Seen) -> Reply:
-    """Behave like a node with one member, keys still encoded."""
-    if seen.target == "/status":
-        return json_reply({"node_id": "n1", "role": "leader", "leader_id": "n1", "peers": []})
-    if seen.method in {"PUT", "POST"}:
-        store[seen.target] = seen.body
-    elif seen.method == "DELETE":
-        store.pop(seen.target, None)
-    elif seen.target not in store:
-        return problem(404, "not_found")
-    else:
-        return Reply(200, store[seen.target])
-    return Reply()
+def _is_aside(seen: Seen) -> bool:
+    return seen.target == "/status" or seen.target.startswith("/sessions")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import socket
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -15,39 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor.client import Client, ClientError, CommitUnknown, NoLeader, Refused, Unreachable
-from anchor.client.client import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX
-from tests.client.fakes import Act, FakeNode, Reply, Seen, json_reply, problem
+from anchor.client.retrying import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX
+from tests.client.fakes import Act, FakeCluster, FakeNode, Reply, json_reply, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.client.conftest import Naps
 
 NO_LEADER = problem(503, "no_leader", retryable=True)
-
-
-class Naps:
-    """Counts the pauses a client takes instead of taking them."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def __call__(self, seconds: float) -> None:
-        """Note a pause; take a tiny one, so that real deadlines are reached."""
-        self.seconds.append(seconds)
-        time.sleep(min(seconds, 0.001))
-
-
-@pytest.fixture
-def naps() -> Naps:
-    """Pauses of a client under test."""
-    return Naps()
-
-
-@pytest.fixture
-def nowhere() -> Iterator[str]:
-    """An endpoint that refuses connections: bound, so nobody else gets it, and not listening."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 # --------------------------------------------------------------------- the plain course
@@ -136,7 +107,7 @@ def test_an_endpoint_that_is_down_is_passed_over(nowhere: str, naps: Naps) -> No
         client.put("k", b"v")
         assert client.get("k") == b"v"
         assert naps.seconds == []
-        assert client._preferred == 1
+        assert len(node.seen) == 2
 
 
 @pytest.mark.parametrize(
@@ -145,14 +116,19 @@ def test_an_endpoint_that_is_down_is_passed_over(nowhere: str, naps: Naps) -> No
         NO_LEADER,
         problem(503, "overloaded", retryable=True),
         problem(503, "stopping", retryable=True),
+        problem(408, "request_timeout"),
     ],
 )
 def test_an_answer_that_says_nothing_was_done_is_tried_again(passing: Reply, naps: Naps) -> None:
     """For writes too: the node vouches for it."""
-    with FakeNode([passing, passing, Reply()]) as node, Client(node.endpoint, sleep=naps) as client:
+    with (
+        FakeNode([passing, passing, Act.SERVE]) as node,
+        Client(node.endpoint, sleep=naps) as client,
+    ):
         client.put("k", b"v")
         assert node.methods == ["PUT"] * 3
         assert len(naps.seconds) == 2
+        assert len(set(node.numbers)) == 1
 
 
 def test_a_read_is_tried_again_after_anything_that_may_pass(naps: Naps) -> None:
@@ -181,7 +157,7 @@ def test_a_read_does_not_wait_for_one_mute_endpoint_alone() -> None:
 
 def test_pauses_are_random_below_a_bound_that_doubles(nowhere: str, naps: Naps) -> None:
     """Full jitter: any pause from nothing to the bound, and the bound has a limit."""
-    client = Client(nowhere, timeout=0.3, sleep=naps, rng=random.Random(1))
+    client = Client(nowhere, timeout=0.3, sleep=naps)
     with pytest.raises(Unreachable):
         client.get("k")
     bounds = [min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2**n) for n in range(len(naps.seconds))]
@@ -238,41 +214,14 @@ def test_a_mute_endpoint_makes_a_read_unreachable() -> None:
         client.get("k", timeout=0.1)
 
 
-# --------------------------------------------------------------------- care with writes
-
-
-@pytest.mark.parametrize("act", list(Act))
-def test_a_write_that_may_have_arrived_is_not_sent_again(act: Act) -> None:
-    """No answer, or half of one: its fate is unknown, and the caller is told so."""
-    with (
-        FakeNode(act) as node,
-        FakeNode() as other,
-        Client([node.endpoint, other.endpoint], timeout=0.3) as client,
-    ):
-        with pytest.raises(CommitUnknown):
-            client.put("k", b"v")
-        with pytest.raises(CommitUnknown):
-            client.delete("k")
-        assert node.methods == ["PUT", "DELETE"]
-        assert other.seen == []
-
-
-@pytest.mark.parametrize(
-    "reply", [problem(504, "commit_unknown"), Reply(502), Reply(503), Reply(500)]
-)
-def test_a_write_whose_fate_the_answer_leaves_open_is_unknown(reply: Reply) -> None:
-    """The node's own word for it, and whatever a proxy says in its place."""
-    with FakeNode(reply) as node, Client(node.endpoint) as client:
-        with pytest.raises(CommitUnknown):
-            client.put("k", b"v")
-        assert len(node.seen) == 1
+# --------------------------------------------------------------------- what answers mean
 
 
 def test_an_idle_connection_that_has_ended_is_not_written_to() -> None:
     """A node that restarts closes them: the next write must not come back as unknown."""
     closing = Reply(200, b"v")
 
-    with FakeNode([closing, Reply()]) as node, Client(node.endpoint) as client:
+    with FakeNode([closing, Act.SERVE]) as node, Client(node.endpoint) as client:
         client.get("k")
         ((_, connection),) = client._connections._idle[node.endpoint]
         connection.sock.shutdown(socket.SHUT_WR)  # the node sees the end, and closes its side
@@ -289,42 +238,49 @@ def test_an_idle_connection_that_has_ended_is_not_written_to() -> None:
         (problem(413, "value_too_large"), "value_too_large"),
         (problem(507, "disk_full"), "disk_full"),
         (problem(410, "removed"), "removed"),
-        (problem(500, "internal"), "internal"),
-        (Reply(404, b"nginx"), None),
+        (problem(507, "quota_exceeded"), "quota_exceeded"),
+        (Reply(404, b"nginx"), "http_404"),
         (Reply(301), "http_301"),
         (Reply(400, b"{", {"Content-Type": "application/problem+json"}), "http_400"),
         (Reply(400, b"[" * 5000, {"Content-Type": "application/json"}), "http_400"),
     ],
 )
-def test_other_errors_are_refusals_with_the_nodes_code(reply: Reply, code: str | None) -> None:
+def test_other_errors_are_refusals_with_the_nodes_code(reply: Reply, code: str) -> None:
     """They are not tried again: the answer would be the same."""
     with FakeNode(reply) as node, Client(node.endpoint) as client:
-        if code is None:
-            assert client.get("k") is None
-        else:
+        for call in (lambda: client.put("k", b"v"), lambda: client.get("k")):
+            node.all_seen.clear()
             with pytest.raises(Refused) as refusal:
-                client.put("k", b"v")
+                call()
             assert (refusal.value.code, refusal.value.status) == (code, reply.status)
-        assert len(node.seen) == 1
+            assert len(node.seen) == 1
+
+
+@pytest.mark.parametrize("code", ["removed", "disk_full"])
+def test_what_one_node_will_not_do_another_may(code: str) -> None:
+    """Each is asked once; what stands is what they say."""
+    refusing = problem(507, code, retryable=True)
+    cluster = FakeCluster()
+    with (
+        FakeNode(refusing, cluster=cluster) as one,
+        FakeNode(refusing, cluster=cluster, node_id="n2") as other,
+    ):
+        with Client([one.endpoint, other.endpoint]) as client, pytest.raises(Refused, match=code):
+            client.put("k", b"v")
+        assert [one.methods, other.methods] == [["PUT"], ["PUT"]]
+        del cluster.addresses["n2"]
+        with (
+            FakeNode(cluster=cluster, node_id="n3") as third,
+            Client([one.endpoint, third.endpoint]) as client,
+        ):
+            client.put("k", b"v")
+            assert client.get("k") == b"v"
 
 
 def test_every_error_is_a_client_error() -> None:
     """One except clause is enough."""
     assert all(issubclass(each, ClientError) for each in (NoLeader, Unreachable, CommitUnknown))
     assert str(Refused("code", "detail", 400)) == "code: detail"
-
-
-def test_a_write_is_not_sent_again_where_its_answer_could_not_be_awaited() -> None:
-    """A node that takes its time to say "no leader" must not turn into "outcome unknown"."""
-
-    def slow_no_leader(_: Seen) -> Reply:
-        time.sleep(0.15)
-        return NO_LEADER
-
-    with FakeNode(slow_no_leader) as node, Client(node.endpoint, timeout=0.3) as client:
-        with pytest.raises(NoLeader):
-            client.put("k", b"v")
-        assert len(node.seen) == 1
 
 
 # --------------------------------------------------------------------- status and members
@@ -338,7 +294,7 @@ STATUS = {
 
 def test_members_are_the_peers_and_the_node_itself_with_their_lag() -> None:
     """As the leader sees them."""
-    with FakeNode(json_reply(STATUS)) as node, Client(node.endpoint) as client:
+    with FakeNode(lambda _: json_reply(STATUS)) as node, Client(node.endpoint) as client:
         itself, other = client.members()
         assert (itself["id"], itself["role"], itself["match_index"]) == ("n1", "leader", 9)
         assert (other["id"], other["lag"], other["match_index"]) == ("n2", 2, 7)
@@ -346,10 +302,13 @@ def test_members_are_the_peers_and_the_node_itself_with_their_lag() -> None:
 
 def test_members_are_asked_of_the_leader_where_it_can_be_found() -> None:
     """A follower knows its address."""
-    with FakeNode(json_reply(STATUS)) as leader:
+    with FakeNode(lambda _: json_reply(STATUS)) as leader:
         peers = [{"id": "n1", "role": "leader", "http_address": leader.endpoint}]
         follower_status = {"node_id": "n2", "leader_id": "n1", "role": "follower", "peers": peers}
-        with FakeNode(json_reply(follower_status)) as follower, Client(follower.endpoint) as client:
+        with (
+            FakeNode(lambda _: json_reply(follower_status)) as follower,
+            Client(follower.endpoint) as client,
+        ):
             assert client.members()[1]["lag"] == 2
 
 
@@ -357,7 +316,7 @@ def test_members_of_a_follower_do_without_a_leader_that_is_away(nowhere: str) ->
     """What is known is better than nothing."""
     peers = [{"id": "n1", "role": "leader", "http_address": nowhere}]
     status = {"node_id": "n2", "leader_id": "n1", "role": "follower", "peers": peers}
-    with FakeNode(json_reply(status)) as follower, Client(follower.endpoint) as client:
+    with FakeNode(lambda _: json_reply(status)) as follower, Client(follower.endpoint) as client:
         assert [member["id"] for member in client.members()] == ["n2", "n1"]
 
 
@@ -366,7 +325,7 @@ def test_members_of_a_follower_do_without_a_leader_that_is_away(nowhere: str) ->
 )
 def test_a_status_that_is_none_is_refused(reply: Reply) -> None:
     """Some other server may listen there."""
-    with FakeNode(reply) as node, Client(node.endpoint) as client:
+    with FakeNode(lambda _: reply) as node, Client(node.endpoint) as client:
         with pytest.raises(Refused, match="is this the HTTP port"):
             client.status()
         with pytest.raises(Refused):
@@ -379,26 +338,6 @@ def test_one_endpoint_can_be_asked_by_name(nowhere: str) -> None:
         assert client.status(node.endpoint)["node_id"] == "n1"
         with pytest.raises(Unreachable):
             client.status(nowhere, timeout=0.2)
-
-
-# --------------------------------------------------------------------- threads
-
-
-def test_threads_may_share_a_client() -> None:
-    """No answer goes to the wrong caller; connections are not shared in use."""
-    together = threading.Barrier(8)
-    with FakeNode() as node, Client(node.endpoint) as client:
-
-        def work(number: int) -> list[bytes | None]:
-            together.wait()
-            key = f"k{number}"
-            client.put(key, key)
-            return [client.get(key) for _ in range(10)]
-
-        with ThreadPoolExecutor(8) as pool:
-            for number, values in enumerate(pool.map(work, range(8))):
-                assert values == [f"k{number}".encode()] * 10
-        assert len({seen.connection for seen in node.seen}) <= 8
 
 
 def test_a_closed_client_keeps_no_connection() -> None:

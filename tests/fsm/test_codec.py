@@ -137,9 +137,17 @@ def test_nobody_but_its_leader_puts_a_time_into_a_batch() -> None:
 
 def test_a_command_about_a_session_has_no_terms() -> None:
     """It would be passed over."""
-    odd = Command(condition=Command.FromString(b"").condition)
+    odd = Command(in_session=bytes(40))
     odd.keep_alive.session = 1
     with pytest.raises(MalformedPayloadError, match="terms"):
+        check_batch(encode_batch(1, 1, [odd.SerializeToString()]))
+
+
+def test_a_place_in_a_session_of_another_length_is_refused() -> None:
+    """It is five numbers."""
+    odd = Command(in_session=bytes(39))
+    odd.put.key = b"k"
+    with pytest.raises(MalformedPayloadError, match="39 bytes"):
         check_batch(encode_batch(1, 1, [odd.SerializeToString()]))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anchor.fsm import (
@@ -24,6 +25,7 @@ from anchor.fsm import (
     Status,
     Write,
 )
+from anchor.fsm import sessions as sessions_module
 from tests.fsm.entries import entry_of
 from tests.fsm.stores import DictStore
 
@@ -205,6 +207,13 @@ def commands(draw: st.DrawFn, model: Model) -> list[Command]:
     return drawn
 
 
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three sessions need two pages of the store."""
+    monkeypatch.setattr(sessions_module, "SESSIONS_IN_PAGE", 2)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_machine_and_model_agree_however_the_log_is_cut(data: st.DataObject) -> None:
     """Each command has the model's result.

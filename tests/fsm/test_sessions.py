@@ -16,6 +16,7 @@ from anchor.fsm import (
     StateMachine,
     Status,
 )
+from anchor.fsm.sessions import SESSIONS_IN_PAGE
 from tests.fsm.history import TOKEN, TTL_MS, History
 
 
@@ -241,6 +242,24 @@ def test_many_sessions_may_be_opened_and_lost_in_one_batch() -> None:
     assert history.write(kept, 1).status is Status.NO_SESSION
     assert history.write(numbers[1], 1).status is Status.NO_SESSION
     assert history.write(numbers[2], 1).status is Status.DONE
+
+
+def test_many_sessions_share_few_records_of_the_store() -> None:
+    """Each keeps its own answers, whoever else is on its page, and whoever leaves it."""
+    history = History()
+    opened = [history.open() for _ in range(3 * SESSIONS_IN_PAGE)]
+    for number in opened:
+        history.write(number, 1, key=b"%d" % number)
+    assert sum(key.startswith(b"s") for key in history.store.records) == 3
+    for number in opened[1 : SESSIONS_IN_PAGE + 1] + opened[-SESSIONS_IN_PAGE + 1 :]:
+        history.do(CloseSession(number, TOKEN))
+    history.machine = StateMachine(history.store)
+    left = [opened[0], *opened[SESSIONS_IN_PAGE + 1 : -SESSIONS_IN_PAGE + 1]]
+    assert history.machine.session_count == len(left)
+    assert all(history.write(number, 1, key=b"%d" % number).replayed for number in left)
+    for number in left:
+        history.do(CloseSession(number, TOKEN))
+    assert not any(key.startswith(b"s") for key in history.store.records)
 
 
 @pytest.mark.parametrize(
