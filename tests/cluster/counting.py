@@ -10,7 +10,6 @@ import json
 import random
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +45,15 @@ class Answer(NamedTuple):
         return self.status < 500
 
 
+class Error(NamedTuple):
+    """A 5xx that somebody got."""
+
+    code: str
+    node_id: str
+    at: float
+    seconds: float  # that it took
+
+
 class Increment(NamedTuple):
     """One attempt to count, as it is sent, however often."""
 
@@ -63,7 +71,7 @@ class Tally:
     done_at: list[float] = field(default_factory=list)
     met: int = 0  # somebody else was faster: 412
     unanswered: int = 0  # attempts that ended without an answer
-    errors: Counter[str] = field(default_factory=Counter)  # 5xx, by code
+    errors: list[Error] = field(default_factory=list)
     replayed: int = 0  # first answers that came to a second attempt
     again: int = 0  # writes that were sent once more after their answer
     settled: int = 0  # that had no answer before the end
@@ -193,6 +201,7 @@ class Counting(threading.Thread):
         """One attempt at one node; without an answer the next attempt goes to the next node."""
         connection = self._connection or self._connect()
         self._connection = connection
+        node_id, sent_at = self._nodes[self._at].node_id, time.monotonic()
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -207,7 +216,8 @@ class Counting(threading.Thread):
         replayed = response.headers.get("X-Replayed") == "true"
         answer = Answer(response.status, response.headers.get("ETag"), replayed, code, found)
         if not answer.is_final:
-            self.tally.errors[answer.code] += 1
+            now = time.monotonic()
+            self.tally.errors.append(Error(answer.code, node_id, now, now - sent_at))
             self._move_on()
         return answer
 

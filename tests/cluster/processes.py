@@ -186,9 +186,10 @@ class Cluster:
 
     def wait_until_whole(self) -> None:
         """One leader, known to all, and everybody a member in everybody's eyes."""
-        eventually("the cluster is whole", self._is_whole)
+        eventually("the cluster is whole", self.is_whole)
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether it is so now."""
         statuses = [node.status() for node in self.nodes]
         if any(status is None for status in statuses):
             return False

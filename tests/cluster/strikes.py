@@ -23,13 +23,21 @@ class Strikes:
     """Strikes whoever leads, ``every_seconds`` if somebody does by then, until told to end.
 
     A node that is down or paused comes back while the next one is struck, so now and then there is
-    no majority for a while.
+    no majority for a while; with ``one_at_a_time`` there always is one.
     """
 
-    def __init__(self, cluster: Cluster, seed: int, every_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        seed: int,
+        every_seconds: float = 2.0,
+        *,
+        one_at_a_time: bool = False,
+    ) -> None:
         self._cluster = cluster
         self._chance = random.Random(seed)
         self._every_seconds = every_seconds
+        self._one_at_a_time = one_at_a_time
         self._stop = threading.Event()
         self._down: dict[NodeProcess, threading.Thread] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -53,6 +61,8 @@ class Strikes:
         due = time.monotonic() + self._every_seconds
         while not self._stop.wait(LOOK_SECONDS):
             if time.monotonic() < due:
+                continue
+            if self._one_at_a_time and (self._down or not self._cluster.is_whole()):
                 continue
             leader = self._find_leader()
             if leader is not None:
