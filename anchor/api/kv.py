@@ -12,7 +12,7 @@ from anchor.api.etags import conditions_of
 from anchor.api.keys import key_of
 from anchor.api.sessions import check_spoken
 from anchor.api.terms import REPLAYED_LINE, terms_of
-from anchor.fsm import Result, Status, encode_delete, encode_put, encode_write
+from anchor.fsm import Result, Status, encode_delete, encode_put
 from anchor.node.consistency import Consistency
 from anchor.node.errors import NodeError
 
@@ -124,7 +124,7 @@ class KeyValues:
 
     def _command(self, terms: Terms, key: bytes, value: bytes | None) -> bytes:
         check_spoken(self._store, self._limits.request_timeout)
-        return encode_write(terms.write(key, value))
+        return terms.command(key, value)
 
     def _written(
         self, result: Result | SessionResult, terms: Terms | None, *, tagged: bool

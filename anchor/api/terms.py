@@ -16,6 +16,10 @@ from anchor.fsm import (
     Status,
     Write,
     digest_of_key,
+    encode_delete,
+    encode_in_session,
+    encode_put,
+    encode_write,
     fingerprint_of,
 )
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from anchor.api.store import Store
 
 SEQUENCE_MAX = 2**63 - 1
-_NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
+_DIGITS_MAX = len(str(SEQUENCE_MAX))
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
 REPLAYED_LINE = b"X-Replayed: true\r\n"
@@ -55,16 +59,20 @@ class Terms(NamedTuple):
     acknowledged: int
     key_digest: bytes | None
 
-    def write(self, key: bytes, value: bytes | None) -> Write:
-        """Make the command that writes (None: deletes) on these terms."""
+    def command(self, key: bytes, value: bytes | None) -> bytes:
+        """Serialize the command that writes (None: deletes) on these terms."""
         condition, session, sequence, acknowledged, key_digest = self
+        fingerprint = fingerprint_of(key, value, condition)
+        if condition is None and session is not None:
+            # Most writes on terms are this: the parts need not be put into objects first.
+            write = encode_delete(key) if value is None else encode_put(key, value)
+            return write + encode_in_session(*session, sequence, acknowledged, fingerprint)
         once: InSession | ByKey | None = None
         if session is not None:
-            fingerprint = fingerprint_of(key, value, condition)
-            once = InSession(session[0], session[1], sequence, acknowledged, fingerprint)
+            once = InSession(*session, sequence, acknowledged, fingerprint)
         elif key_digest is not None:
-            once = ByKey(key_digest, fingerprint_of(key, value, condition))
-        return Write(key, value, condition, once)
+            once = ByKey(key_digest, fingerprint)
+        return encode_write(Write(key, value, condition, once))
 
     def refusal(self, result: Result, store: Store) -> Problem:
         """Say for a client what a result means that is not DONE."""
@@ -102,7 +110,8 @@ def terms_of(fields: TermFields) -> Terms:
 def _sequence(value: bytes | None) -> int:
     if value is None:
         raise _bad_sequence("a write of a session needs X-Sequence")
-    if not _NUMBER.fullmatch(value) or not 1 <= (number := int(value)) <= SEQUENCE_MAX:
+    number = _whole_number(value)
+    if not 1 <= number <= SEQUENCE_MAX:
         raise _bad_sequence(f"X-Sequence is not a whole number from 1 to {SEQUENCE_MAX}")
     return number
 
@@ -110,9 +119,17 @@ def _sequence(value: bytes | None) -> int:
 def _acknowledged(value: bytes | None, sequence: int) -> int:
     if value is None:
         return 0
-    if not _NUMBER.fullmatch(value) or (number := int(value)) >= sequence:
+    number = _whole_number(value)
+    if not 0 <= number < sequence:
         raise Problem(400, "bad_acked", "X-Acked is not a whole number from 0 to X-Sequence less 1")
     return number
+
+
+def _whole_number(value: bytes) -> int:
+    """Read digits; -1 if there is anything else, or more of them than needed."""
+    if not value.isdigit() or len(value) > _DIGITS_MAX or (value[:1] == b"0" and value != b"0"):
+        return -1
+    return int(value)
 
 
 def _digest_of(idempotency_key: bytes) -> bytes:

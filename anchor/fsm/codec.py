@@ -69,10 +69,17 @@ def encode_write(write: Write) -> bytes:
     if once is None:
         return command
     if isinstance(once, InSession):
-        return command + _IN_SESSION_HEAD + _IN_SESSION.pack(*once)
+        return command + encode_in_session(*once)
     digest, fingerprint = once
     by_key = _ByKey(digest=digest, fingerprint=fingerprint)
     return command + _Command(by_key=by_key).SerializeToString()
+
+
+def encode_in_session(
+    session: int, token: int, sequence: int, acknowledged: int, fingerprint: int
+) -> bytes:
+    """What makes a serialized put or delete one of a session's, behind it (see ``InSession``)."""
+    return _IN_SESSION_HEAD + _IN_SESSION.pack(session, token, sequence, acknowledged, fingerprint)
 
 
 def encode_put(key: bytes, value: bytes) -> bytes:
