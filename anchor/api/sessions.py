@@ -17,6 +17,7 @@ from anchor.api.answers import Answer, Problem, bad_request, json_answer, ok
 from anchor.api.bodies import parse_object
 from anchor.fsm import (
     PLACE_BITS,
+    TTL_MS_MAX,
     CloseSession,
     KeepAlive,
     OpenSession,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from anchor.api.store import Store
 
 TTL_SECONDS = 60
-TTL_SECONDS_MAX = 86_400
+TTL_SECONDS_MAX = TTL_MS_MAX // 1000
 
 _ID = re.compile(rb"[0-9A-Fa-f]{32}")
 _CHANCE_BYTES = 4

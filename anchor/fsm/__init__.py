@@ -76,10 +76,12 @@ from anchor.fsm.codec import (
     encode_put,
     encode_session_command,
     encode_write,
-    is_applied_once,
     takes_space,
 )
 from anchor.fsm.commands import (
+    PLACE_BITS,
+    SESSIONS_MAX,
+    TTL_MS_MAX,
     ByKey,
     CloseSession,
     Command,
@@ -107,7 +109,7 @@ from anchor.fsm.machine import (
 )
 from anchor.fsm.records import KeyValue
 from anchor.fsm.remembered_keys import KEPT_MS, KEYS_MAX
-from anchor.fsm.sessions import ANSWERS_KEPT, PLACE_BITS
+from anchor.fsm.sessions import ANSWERS_KEPT
 
 __all__ = [
     "ANSWERS_KEPT",
@@ -117,6 +119,8 @@ __all__ = [
     "KEYS_MAX",
     "ORIGINS_KEPT",
     "PLACE_BITS",
+    "SESSIONS_MAX",
+    "TTL_MS_MAX",
     "AppliedEntry",
     "BatchOutcome",
     "ByKey",
@@ -148,6 +152,5 @@ __all__ = [
     "encode_session_command",
     "encode_write",
     "fingerprint_of",
-    "is_applied_once",
     "takes_space",
 ]

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from google.protobuf.message import DecodeError
 
 from anchor.fsm.commands import (
+    PLACES,
+    SESSIONS_MAX,
+    TTL_MS_MAX,
     ByKey,
     CloseSession,
     Command,
@@ -113,12 +116,6 @@ def takes_space(command: bytes) -> bool:
     return command[:1] == _PUT_TAG
 
 
-def is_applied_once(command: bytes) -> bool:
-    """Whether this serialized command may be in several batches and still happens once."""
-    found = _Command.FromString(command)
-    return bool(found.in_session) or found.HasField("by_key")
-
-
 def encode_batch(origin: int, number: int, commands: Sequence[bytes]) -> bytes:
     """Put serialized commands together as one entry's payload.
 
@@ -202,12 +199,25 @@ def _in_session(encoded: bytes) -> InSession:
 
 
 def check_batch(payload: bytes) -> None:
-    """Raise MalformedPayloadError for what ``apply`` could not follow, or has a time in it.
+    """Raise MalformedPayloadError for what no honest node would gather, or could not be applied.
 
-    Only the leader that proposes a batch puts its time into it.
+    Only the leader that proposes a batch puts its time into it. And there is one way to write a
+    batch: a shorter one, where there is any, would leave room for what this version does not know.
     """
-    if decode_batch(payload).clock_ms:
+    batch = decode_batch(payload)
+    known = _Batch.FromString(payload)
+    known.DiscardUnknownFields()
+    if known.SerializeToString() != payload:
+        raise MalformedPayloadError("the batch is not written as batches are")
+    if batch.clock_ms:
         raise MalformedPayloadError("a batch with a time that its leader did not put there")
+    if len(batch.commands) > PLACES:
+        raise MalformedPayloadError(f"a batch of {len(batch.commands)} commands")
+    for command in batch.commands:
+        if isinstance(command, OpenSession) and not (
+            0 < command.ttl_ms <= TTL_MS_MAX and 0 < command.max_sessions <= SESSIONS_MAX
+        ):
+            raise MalformedPayloadError(f"a session that cannot be: {command}")
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

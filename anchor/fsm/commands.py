@@ -7,7 +7,18 @@ from hashlib import blake2b
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-_DELETED = crc32(b"deleted")
+_PUT, _DELETE = 1, 2
+
+
+PLACE_BITS = 20
+"""A session's number is where it was opened: the entry's index, and its place in the batch."""
+
+PLACES = 1 << PLACE_BITS
+
+SESSIONS_MAX = 100_000
+"""More than that, and looking for those that have ended would hold everything else up."""
+
+TTL_MS_MAX = 86_400_000
 
 
 class Condition(NamedTuple):
@@ -124,9 +135,11 @@ def fingerprint_of(key: bytes, value: bytes | None, condition: Condition | None)
 
     It guards against mistakes, not against malice, and is taken of every write of a session.
     """
+    # With another start, the same bytes never have the same checksum.
+    start = _PUT if value is not None else _DELETE
     if condition is not None:
-        key += repr(tuple(condition)).encode()
-    return crc32(key) << 32 | (_DELETED if value is None else crc32(value))
+        start = crc32(repr(tuple(condition)).encode(), start)
+    return crc32(key, start) << 32 | crc32(value or b"")
 
 
 def digest_of_key(idempotency_key: bytes) -> bytes:

@@ -26,6 +26,7 @@ from anchor.fsm.answers import (
     replay,
 )
 from anchor.fsm.commands import (
+    PLACE_BITS,
     CloseSession,
     InSession,
     KeepAlive,
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 ANSWERS_KEPT = 32
 SESSIONS_IN_PAGE = 16
 NEVER_MS = 2**63
-
-# A session's number is where it was opened: the entry's index, and the place in its batch.
-PLACE_BITS = 20
 
 _FORMAT = bytes((FORMAT,))
 _HEADER_LAYOUT = ">QBQQQQQQ"  # see Session
@@ -90,12 +88,12 @@ class Sessions:
 
     def accept(self, draft: SessionsDraft) -> None:
         """Follow the store, which has the draft now."""
+        for number in draft.ended:
+            self.records.pop(number, None)
+            self.page_of.pop(number, None)
         for number, record in draft.used.items():
             self.records.pop(number, None)
-            if record is not None:
-                self.records[number] = record
-            else:
-                self.page_of.pop(number, None)
+            self.records[number] = record
         for page, numbers in draft.pages.items():
             self.page_of |= dict.fromkeys(numbers, page)
             if numbers:
@@ -115,7 +113,9 @@ class SessionsDraft:
     def __init__(self, sessions: Sessions) -> None:
         self._before = sessions
         self._records = sessions.records
-        self.used: dict[int, bytes | None] = {}  # in the order of use; None: it has ended
+        self.used: dict[int, bytes] = {}  # in the order of use
+        self.ended: set[int] = set()
+        self._unused = iter(sessions.records)  # all before it were used or ended meanwhile
         self.pages: dict[int, tuple[int, ...]] = {}  # those that have other sessions than before
         self._page_of: dict[int, int] = {}  # of those opened here
         # In the order in which they were begun: sessions are opened at ever later places.
@@ -132,7 +132,9 @@ class SessionsDraft:
     ) -> Result:
         """Act if this is the session's next write; else give the first answer, or say why not."""
         number, token, sequence, acknowledged, fingerprint = once
-        record = self.used[number] if number in self.used else self._records.get(number)
+        record = self.used.get(number)
+        if record is None and number not in self.ended:
+            record = self._records.get(number)
         if record is None:
             return refusal(Status.NO_SESSION)
         _, answers, its_token, ttl_ms, _, _, last, before = _HEADER.unpack_from(record)
@@ -166,7 +168,7 @@ class SessionsDraft:
         """Let there be one more, and end others if that is too many."""
         number = self.index << PLACE_BITS | position
         while self._count >= max(1, command.max_sessions):
-            self._end(next(self._alive())[0])
+            self._end(self._longest_unused())
         ttl_ms, token, _ = command
         record = encode(Session(number, 0, token, ttl_ms, self.clock_ms, number, 0, 0))
         self._count += 1
@@ -206,8 +208,8 @@ class SessionsDraft:
     def finish(self, changes: dict[bytes, bytes | None]) -> None:
         """Add the pages that differ to the changes of the store."""
         used, before = self.used, self._before
-        if self._page_of:
-            pages = {self._page(number) for number in used}
+        if self._page_of or self.ended:
+            pages = {self._page(number) for number in (*used, *self.ended)}
         else:
             pages = {before.page_of[number] for number in used}
         for page in pages:
@@ -219,7 +221,9 @@ class SessionsDraft:
     # ----------------------------------------------------------------- the records
 
     def _find(self, number: int, token: int) -> bytes | None:
-        record = self.used[number] if number in self.used else self._records.get(number)
+        record = self.used.get(number)
+        if record is None and number not in self.ended:
+            record = self._records.get(number)
         return record if record is not None and decode(record).token == token else None
 
     def _use(self, number: int, record: bytes) -> None:
@@ -231,18 +235,22 @@ class SessionsDraft:
     def _end(self, number: int) -> None:
         page = self._page(number)
         self.pages[page] = tuple(each for each in self._numbers_on(page) if each != number)
-        self.used[number] = None
+        self.used.pop(number, None)
+        self.ended.add(number)
         self._count -= 1
         self.trace.append(b"e%d " % number)
 
     def _alive(self) -> Iterator[tuple[int, bytes]]:
-        """All that have not ended, the one unused for longest first."""
         for number, record in self._records.items():
-            if number not in self.used:
+            if number not in self.used and number not in self.ended:
                 yield number, record
-        for number, used in self.used.items():
-            if used is not None:
-                yield number, used
+        yield from self.used.items()
+
+    def _longest_unused(self) -> int:
+        for number in self._unused:
+            if number not in self.used and number not in self.ended:
+                return number
+        return next(iter(self.used))
 
     def _end_ms(self, record: bytes) -> int:
         session = decode(record)

@@ -17,8 +17,8 @@ of that origin. Three things follow.
 
 A snapshot that takes the place of the log says the number of the last batch it includes. What
 comes after that goes on. What comes before was applied, or overtaken, and the snapshot does not say
-which: commands that are applied once whatever their number (of a session, or with an idempotency
-key) are gathered anew, and the clients of all others are told that it is not known.
+which: gathered anew it could be applied twice. So its clients are told that it is not known; those
+that write in a session, or with an idempotency key, may send it again and learn it.
 
 A write that runs out of time answers ``commit_unknown`` if it was ever handed to a leader that did
 not refuse it, else ``no_leader``, which is a promise that nothing happened.
@@ -29,10 +29,9 @@ Nothing here knows greenlets or clocks: waiters are whatever has ``deadline`` an
 from __future__ import annotations
 
 from collections import deque
-from itertools import compress, repeat
 from typing import TYPE_CHECKING, Protocol
 
-from anchor.fsm import encode_batch, is_applied_once
+from anchor.fsm import encode_batch
 from anchor.node.errors import CommitUnknown, NodeError, NoLeader, Overloaded
 
 if TYPE_CHECKING:
@@ -213,15 +212,10 @@ class WriteQueue:
         for batch in [b for b in self._in_flight.values() if b.number <= last_number]:
             del self._in_flight[batch.number]
             self._leave_round(batch)
-            repeatable = [is_applied_once(command) for command in batch.commands]
-            for waiter, again in zip(batch.waiters, repeatable, strict=True):
-                if not again:
-                    waiter.resolve(
-                        CommitUnknown(
-                            "this node got a snapshot; whether it has the write is not known"
-                        )
-                    )
-            self._gather_again(batch, repeatable)
+            for waiter in batch.waiters:
+                waiter.resolve(
+                    CommitUnknown("this node got a snapshot; whether it has the write is not known")
+                )
         self.lost_touch()
 
     def _leave_round(self, batch: Batch) -> None:
@@ -231,16 +225,14 @@ class WriteQueue:
         else:
             del self._batches_in_round[batch.round]
 
-    def _gather_again(self, batch: Batch, wanted: Iterable[bool] = repeat(True)) -> None:
+    def _gather_again(self, batch: Batch) -> None:
         # Its number is spent; its order among the others was never promised.
         fresh = Batch()
-        fresh.commands = list(compress(batch.commands, wanted))
-        fresh.waiters = list(compress(batch.waiters, wanted))
+        fresh.commands, fresh.waiters = batch.commands, batch.waiters
         fresh.keys = batch.keys
-        fresh.size_bytes = sum(map(len, fresh.commands))
-        if fresh.commands:
-            self._gathering.appendleft(fresh)
-            self._gathering_bytes += fresh.size_bytes
+        fresh.size_bytes = batch.size_bytes
+        self._gathering.appendleft(fresh)
+        self._gathering_bytes += fresh.size_bytes
 
     def expire(self, now: float, leader_known: Callable[[], bool]) -> None:
         """Answer the writes whose time is up, and forget batches nobody waits for any more."""

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor.fsm import (
+    SESSIONS_MAX,
+    TTL_MS_MAX,
     ByKey,
     CloseSession,
     Condition,
@@ -17,11 +19,11 @@ from anchor.fsm import (
     Write,
     check_batch,
     clock_suffix,
+    codec,
     encode_batch,
     encode_delete,
     encode_put,
     encode_write,
-    is_applied_once,
     takes_space,
 )
 from anchor.fsm import Command as AnyCommand
@@ -123,12 +125,6 @@ def test_commands_of_all_kinds_are_read_as_they_were_written(
     assert Batch.FromString(entry.payload).SerializeToString() == entry.payload
 
 
-@given(WRITES)
-def test_what_is_applied_once_is_told_from_the_rest(write: Write) -> None:
-    """By its terms alone."""
-    assert is_applied_once(encode_write(write)) == (write.once is not None)
-
-
 def test_nobody_but_its_leader_puts_a_time_into_a_batch() -> None:
     """What another node forwards may not say what time it is."""
     with pytest.raises(MalformedPayloadError, match="time"):
@@ -157,3 +153,36 @@ def test_a_digest_of_another_length_is_refused() -> None:
         check_batch(
             encode_batch(1, 1, [encode_write(Write(b"k", b"v", None, ByKey(bytes(15), 1)))])
         )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(OpenSession(0, 1, 1), id="ended at once"),
+        pytest.param(OpenSession(TTL_MS_MAX + 1, 1, 1), id="for ever"),
+        pytest.param(OpenSession(1, 1, 0), id="one of none"),
+        pytest.param(OpenSession(1, 1, SESSIONS_MAX + 1), id="one of too many"),
+    ],
+)
+def test_a_session_that_no_node_would_open_is_refused(command: OpenSession) -> None:
+    """What is forwarded could hold everybody up otherwise."""
+    with pytest.raises(MalformedPayloadError, match="cannot be"):
+        check_batch(entry_of(1, command).payload)
+    check_batch(entry_of(1, OpenSession(TTL_MS_MAX, 1, SESSIONS_MAX)).payload)
+
+
+def test_a_batch_has_no_more_commands_than_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions would get one number."""
+    monkeypatch.setattr(codec, "PLACES", 2)
+    check_batch(payload([(b"a", b"v"), (b"b", b"v")]))
+    with pytest.raises(MalformedPayloadError, match="3 commands"):
+        check_batch(payload([(b"a", b"v"), (b"b", b"v"), (b"c", b"v")]))
+
+
+def test_a_batch_is_written_in_one_way_only() -> None:
+    """A shorter one leaves room for what this version does not know."""
+    unpacked = b"\x32\x02\x08\x05"  # one byte less than a packed list of one
+    commands = [encode_put(key, b"v") + unpacked for key in (b"a", b"b")]
+    unknown = b"\x28\x01"
+    with pytest.raises(MalformedPayloadError, match="not written as batches are"):
+        check_batch(encode_batch(1, 1, commands) + unknown)

@@ -15,6 +15,7 @@ from anchor.fsm import (
     SessionResult,
     StateMachine,
     Status,
+    fingerprint_of,
 )
 from anchor.fsm.sessions import SESSIONS_IN_PAGE
 from tests.fsm.history import TOKEN, TTL_MS, History
@@ -99,6 +100,18 @@ def test_what_was_not_done_cannot_be_acknowledged() -> None:
     assert history.write(session, 1).replayed
     history.write(session, 2, acknowledged=0)
     assert history.write(session, 2).replayed
+
+
+def test_requests_that_differ_have_fingerprints_that_differ() -> None:
+    """Whatever is put, put is not delete; and a condition is part of the request."""
+    conditions = (None, Condition(), Condition(absent=True), Condition(mod_indexes=(1,)))
+    requests = [
+        (key, value, condition)
+        for key in (b"", b"k", b"deleted", b"k" + repr(tuple(Condition())).encode())
+        for value in (None, b"", b"v", b"deleted")
+        for condition in conditions
+    ]
+    assert len({fingerprint_of(*request) for request in requests}) == len(requests)
 
 
 def test_two_writes_of_a_session_may_share_a_batch() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anchor.fsm import BatchOutcome, ByKey, Result, Write, encode_put, encode_write
+from anchor.fsm import BatchOutcome, Result, encode_put
 from anchor.node.errors import CommitUnknown, NodeError, NoLeader, Overloaded, Stopping
 from anchor.node.writes import Batch, WriteQueue
 
@@ -282,20 +282,6 @@ def test_what_a_snapshot_cannot_include_goes_on() -> None:
     queue.skipped(batch.number - 1)
     assert queue.due("leader") == [batch]
     queue.applied(done(batch))
-    assert waiter.outcomes == [RESULT]
-
-
-def test_what_is_applied_once_anyway_is_gathered_anew_after_a_snapshot() -> None:
-    """Its first answer stands in the snapshot; the others in its batch cannot know theirs."""
-    queue = WriteQueue(7, max_rounds=1)
-    plain, waiter = put(queue, b"a"), Client(9.0)
-    queue.add(encode_write(Write(b"b", b"v", None, ByKey(bytes(16), 1))), b"b", waiter)
-    (batch,) = queue.due("leader")
-    queue.skipped(batch.number)
-    assert isinstance(plain.error, CommitUnknown)
-    (again,) = queue.due("leader")
-    assert again.number > batch.number
-    queue.applied(done(again))
     assert waiter.outcomes == [RESULT]
 
 
