@@ -86,7 +86,7 @@ def bad_request(detail: str) -> Problem:
 
 def bad_idempotency_key() -> Problem:
     """Refuse a key that is none."""
-    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters"
+    detail = "Idempotency-Key is not 1 to 255 visible ASCII characters without a comma"
     return Problem(400, "bad_idempotency_key", detail)
 
 

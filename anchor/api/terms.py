@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SEQUENCE_MAX = 2**63 - 1
 _DIGITS_MAX = len(str(SEQUENCE_MAX))
-_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
+# No comma: it is what two fields are joined by, and those are not one key.
+_IDEMPOTENCY_KEY = re.compile(rb"[!-+\--~]{1,255}")
 
 REPLAYED_LINE = b"X-Replayed: true\r\n"
 

@@ -190,7 +190,7 @@ NO_SEQUENCES = [
     "9" * 5000,
 ]  # fmt: skip
 NO_ACKED = ["", "1", "2", "-1", "+0", "00", "0.0", "none", "²", f"{2**63}", "9" * 5000]
-NO_KEYS = ["", " ", "a b", "a\tb", "é", "\x7f", "k" * 256, "k" * 10_000]
+NO_KEYS = ["", "two,keys", " ", "a b", "a\tb", "é", "\x7f", "k" * 256, "k" * 10_000]
 BAD_TERMS: list[tuple[dict[str, str], str]] = [
     ({"X_Session": "SID"}, "bad_sequence"),
     *[({"X_Session": "SID", "X_Sequence": value}, "bad_sequence") for value in NO_SEQUENCES],
