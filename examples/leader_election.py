@@ -66,6 +66,7 @@ def main(endpoints: str, name: str, ttl_seconds: str = "3") -> None:
                     lease = client.put_if("leader", name, lease, timeout=ttl / 2)  # renew it
             except (ClientError, Deposed) as why:
                 print(f"{name} does not lead: {why}", flush=True)
+                time.sleep(ttl / 4)  # it may have come at once, and come again
 
 
 if __name__ == "__main__":

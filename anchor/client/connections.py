@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from anchor.client.sockets import open_socket
 from anchor.settings import HTTP_PORT_OFFSET, split_address
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
 IDLE_SECONDS_MAX = 30.0
@@ -86,13 +86,21 @@ class Request:
         return replace(self, headers={**self.headers, **more})
 
 
+class Connection(http.client.HTTPConnection):
+    """An open connection. Every wait on it ends with ``timed.deadline``."""
+
+    def __init__(self, host: str, port: int, deadline: float) -> None:
+        super().__init__(host, port)
+        self.sock = self.timed = open_socket(host, port, deadline)
+
+
 class Connections:
     """Idle connections by endpoint; safe to share between threads, and to take into a fork."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
+        self._idle: dict[str, list[tuple[float, Connection]]] = {}
         self._closed = False
 
     def exchange(
@@ -137,7 +145,7 @@ class Connections:
         for connection in idle:
             connection.close()
 
-    def _reuse(self, endpoint: str) -> http.client.HTTPConnection | None:
+    def _reuse(self, endpoint: str) -> Connection | None:
         """Return a connection that still looks alive: the freshest first."""
         while True:
             with self._lock:
@@ -152,7 +160,7 @@ class Connections:
                 return connection
             connection.close()
 
-    def _keep(self, endpoint: str, connection: http.client.HTTPConnection) -> None:
+    def _keep(self, endpoint: str, connection: Connection) -> None:
         with self._lock:
             kept = self._idle.setdefault(endpoint, [])
             if not self._closed and len(kept) < IDLE_PER_ENDPOINT_MAX:
@@ -161,58 +169,36 @@ class Connections:
         connection.close()
 
 
-def connect(endpoint: str, timeout: float) -> http.client.HTTPConnection:
-    """Connect to an endpoint; no wait on it is longer than the timeout. Raises NotSent."""
+def connect(endpoint: str, timeout: float) -> Connection:
+    """Connect to an endpoint; the timeout is for all that is done with it. Raises NotSent."""
+    deadline = time.monotonic() + timeout
     host, port = split_address(endpoint)
-    connection = http.client.HTTPConnection(host, port, timeout=max(timeout, 0.001))
     try:
-        connection.connect()
+        return Connection(host, port, deadline)
     except TimeoutError:
-        connection.close()
         raise NotSent(f"{endpoint} did not answer in time") from None
     except (OSError, UnicodeError) as error:
-        connection.close()
         raise NotSent(f"{endpoint}: {reason(error)}") from None
-    return connection
 
 
-def _converse(
-    connection: http.client.HTTPConnection, request: Request, deadline: float
-) -> tuple[Answer, bool]:
+def _converse(connection: Connection, request: Request, deadline: float) -> tuple[Answer, bool]:
     headers = {"Connection": "keep-alive", **request.headers}
     if request.body is not None:
         headers.setdefault("Content-Type", "application/octet-stream")
-    _limit(connection, deadline)
+    connection.timed.deadline = deadline
     connection.request(request.method, request.path, request.body, headers)
-    _limit(connection, deadline)
     response = connection.getresponse()
-    pieces = []
-    while piece := response.read(1 << 16):
-        pieces.append(piece)
-        _limit(connection, deadline)
-    body = b"".join(pieces)
+    body = b"".join(iter(lambda: response.read(1 << 16), b""))
     if response.length:  # closed before all that was announced
         raise http.client.IncompleteRead(body, response.length)
     return Answer(response.status, response.headers, body), not response.will_close
 
 
-def _limit(connection: http.client.HTTPConnection, deadline: float) -> None:
-    """Let the next wait on the socket end with the deadline."""
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    if connection.sock is not None:
-        connection.sock.settimeout(remaining)
-
-
-def _has_ended(connection: http.client.HTTPConnection) -> bool:
+def _has_ended(connection: Connection) -> bool:
     """Whether an idle connection has something to read: its end, or what nobody asked for."""
-    sock: socket.socket | None = connection.sock
-    if sock is None:
-        return True
     with contextlib.suppress(OSError, ValueError):
         poll = select.poll()
-        poll.register(sock, select.POLLIN)
+        poll.register(connection.timed, select.POLLIN)
         return bool(poll.poll(0))
     return True
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from anchor.client.client import Client
+    from anchor.client.connections import Connection
 
 RETRY_SECONDS = 0.25
 
@@ -25,12 +26,14 @@ class Download:
     def __init__(
         self,
         endpoint: str,
-        connection: http.client.HTTPConnection,
+        connection: Connection,
         response: http.client.HTTPResponse,
+        timeout: float,
     ) -> None:
         self.endpoint = endpoint
         self._connection = connection
         self._response = response
+        self._timeout = timeout
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +50,8 @@ class Download:
     def read(self, size: int) -> bytes:
         """Give up to ``size`` bytes, none at the end; raises Unreachable if it breaks off."""
         try:
-            return self._response.read(size)
+            self._connection.timed.deadline = time.monotonic() + self._timeout
+            return self._response.read1(size)
         except TimeoutError:
             raise Unreachable(f"{self.endpoint} sends nothing more") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -80,7 +84,7 @@ def _begin(endpoint: str, request: Request, timeout: float) -> Download:
         response = connection.getresponse()
         if response.status != 200:  # then it is a problem, and judged by raising it
             judge(request, Answer(response.status, response.headers, response.read(1 << 16)))
-        return Download(endpoint, connection, response)
+        return Download(endpoint, connection, response, timeout)
     except TimeoutError:
         connection.close()
         raise TryAgain(Unreachable(f"{endpoint} did not answer in time")) from None

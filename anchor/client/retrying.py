@@ -14,11 +14,11 @@ A write that is not recognized is sent again only where it certainly had no effe
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anchor.client.answers import SessionLost, TryAgain, json_object, judge, more_telling
+from anchor.client.clock import clock
 from anchor.client.connections import Broken, NotHTTP, NotSent, Request, Resending
 from anchor.client.errors import ClientError, CommitUnknown, Refused, Unreachable
 
@@ -64,7 +64,7 @@ STATUS = Request("GET", "/status")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time that a call has, on the monotonic clock."""
+    """The time that a call has, by the client's clock."""
 
     began: float
     deadline: float
@@ -74,13 +74,13 @@ class Span:
     @classmethod
     def of(cls, seconds: float, patience_seconds: float) -> Span:
         """Begin one now."""
-        now = time.monotonic()
+        now = clock()
         return cls(now, now + seconds, now + min(seconds, patience_seconds))
 
     @property
     def left(self) -> float:
         """Seconds until the deadline, at least a millisecond: every call may try once."""
-        return max(0.001, self.deadline - time.monotonic())
+        return max(0.001, self.deadline - clock())
 
     @property
     def suffices(self) -> bool:
@@ -101,7 +101,7 @@ class Backoff:
         """Take the next one; none goes past the end."""
         seconds = self._rng.uniform(0, self._bound)
         self._bound = min(BACKOFF_SECONDS_MAX, 2 * self._bound)
-        self._sleep(min(seconds, max(0.0, self._until - time.monotonic())))
+        self._sleep(min(seconds, max(0.0, self._until - clock())))
 
 
 class Calls:
@@ -142,7 +142,7 @@ class Calls:
             tried: set[str] = set()
             while endpoint := self._endpoints.next(tried | tries.barred):
                 tried.add(endpoint)
-                began = time.monotonic()
+                began = clock()
                 try:
                     answer = self._try(endpoint, request, tries)
                 except (TryAgain, Refused, SessionLost) as turn:
@@ -165,13 +165,13 @@ class Calls:
         return answer
 
     def _try(self, endpoint: str, request: Request, tries: _Tries) -> Answer:
-        limit = connect_limit = tries.span.left
-        if len(self._endpoints.all()) > 1:
-            connect_limit = CONNECT_SECONDS
-            if request.resending is not Resending.UNSAFE:
-                limit = max(SHARE * limit, min(SHARE_SECONDS_MIN, limit))
         try:
-            self._confirm(endpoint, min(limit, ASK_SECONDS))
+            self._confirm(endpoint, min(SHARE * tries.span.left, ASK_SECONDS))
+            limit = connect_limit = tries.span.left
+            if len(self._endpoints.all()) > 1:
+                connect_limit = CONNECT_SECONDS
+                if request.resending is not Resending.UNSAFE:
+                    limit = max(SHARE * limit, min(SHARE_SECONDS_MIN, limit))
             answer = self._connections.exchange(endpoint, request, limit, connect_limit)
         except NotSent as error:
             raise TryAgain(Unreachable(str(error)), connected=False) from None
@@ -200,14 +200,14 @@ class Calls:
     def _settled(self, endpoint: str, request: Request, answer: Answer, span: Span) -> None:
         self._endpoints.answered(endpoint)
         if request.path == STATUS.path:
-            self._endpoints.told_at = time.monotonic()
+            self._endpoints.told_at = clock()
             self._endpoints.learn(endpoint, json_object(answer))
         elif self._looks_around and request.path.startswith("/kv/"):
             self._look_around(endpoint, ASK_AGAIN_SECONDS, span)
 
     def _look_around(self, endpoint: str, not_within_seconds: float, span: Span) -> None:
         """Have an endpoint tell who else is there, unless one did lately."""
-        now = time.monotonic()
+        now = clock()
         if now < self._endpoints.told_at + not_within_seconds:
             return
         self._endpoints.told_at = now
@@ -250,7 +250,7 @@ class _Tries:
         """Raise what stands if no time is left for another try."""
         ends = min(self._ends, self._forgotten_at)
         needs = 0.0 if self._fate_is_open else self._needs
-        if self._last is not None and time.monotonic() + needs >= ends:
+        if self._last is not None and clock() + needs >= ends:
             raise self._error(self._last) from None
 
     def end_round(self) -> None:
@@ -266,7 +266,7 @@ class _Tries:
         if again.fate_open:
             self._open_fate(again.error, began)
         elif self._request.resending is not Resending.HARMLESS and again.connected:
-            took = time.monotonic() - began
+            took = clock() - began
             whole = self.span.deadline - self.span.began
             self._needs = max(self._needs, MARGIN * took, RESERVE * whole)
         if again.elsewhere and not self._fate_is_open:

@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anchor.client.answers import json_object, not_anchor
+from anchor.client.clock import clock
 from anchor.client.connections import Request
 from anchor.client.errors import ClientError
 from anchor.client.retrying import Span
@@ -75,11 +75,9 @@ class Sessions:
     def take(self, span: Span) -> Session:
         """Return a session for one write, a new one where there is none; raises ClientError."""
         with self._lock:
-            self._forget_those_of_our_parent()
-            while self._idle:
-                session = self._idle.pop()
-                if _is_safe(session):
-                    return session
+            self._drop_the_useless()
+            if self._idle:
+                return self._idle.pop()
         return self._open(span)
 
     def give_back(self, session: Session) -> None:
@@ -91,7 +89,7 @@ class Sessions:
         """Delete the sessions, within a short time. Those in use end by themselves."""
         with self._lock:
             self.closed = True
-            self._forget_those_of_our_parent()
+            self._drop_the_useless()
             idle, self._idle = self._idle, []
         span = Span.of(CLOSE_SECONDS, CLOSE_SECONDS)
         for session in reversed(idle):
@@ -101,7 +99,7 @@ class Sessions:
                 return
 
     def _open(self, span: Span) -> Session:
-        began = time.monotonic()
+        began = clock()
         body = json.dumps({"ttl_seconds": self._ttl_seconds}).encode()
         answer = self._calls.call(
             Request("POST", "/sessions", body, {"Content-Type": "application/json"}), span
@@ -112,12 +110,12 @@ class Sessions:
             raise not_anchor(answer)
         return Session(session_id, ttl_seconds, began)
 
-    def _forget_those_of_our_parent(self) -> None:
-        """After a fork: two processes must not number writes of one session."""
-        if self._pid != os.getpid():
+    def _drop_the_useless(self) -> None:
+        if self._pid != os.getpid():  # two processes must not number writes of one session
             self._pid = os.getpid()
             self._idle.clear()
+        self._idle = [session for session in self._idle if _is_safe(session)]
 
 
 def _is_safe(session: Session) -> bool:
-    return time.monotonic() - session.used_at < SAFE_SHARE * session.ttl_seconds
+    return clock() - session.used_at < SAFE_SHARE * session.ttl_seconds

@@ -9,10 +9,10 @@ certainly had no effect.
 from __future__ import annotations
 
 import secrets
-import time
 from typing import TYPE_CHECKING
 
 from anchor.client.answers import UPGRADING, SessionLost, json_object
+from anchor.client.clock import clock
 from anchor.client.errors import NoLeader, Refused, Unreachable
 from anchor.client.retrying import STATUS
 
@@ -45,7 +45,7 @@ class Writes:
         try:
             if self._sessions is None or self._sessions.closed:
                 return self._with_key(request, span)
-            if time.monotonic() >= self._unmarked_until:
+            if clock() >= self._unmarked_until:
                 return self._in_session(request, span, self._sessions)
         except _CannotBeMarked:
             pass
@@ -74,7 +74,7 @@ class Writes:
                 if not upgrading and refusal.status not in _NO_SUCH_THING:
                     raise
                 if not self._is_recognized:
-                    self._unmarked_until = time.monotonic() + UNMARKED_SECONDS
+                    self._unmarked_until = clock() + UNMARKED_SECONDS
                     raise _CannotBeMarked from None
                 if not upgrading or not span.suffices:
                     raise
@@ -87,7 +87,7 @@ class Writes:
         self, session: Session, request: Request, span: Span, sessions: Sessions
     ) -> Answer:
         """Do it as the next write of a session, which is given up unless all is clear."""
-        began = time.monotonic()
+        began = clock()
         try:
             answer = self._calls.call(session.number(request), span)
         except (NoLeader, Unreachable):

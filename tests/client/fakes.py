@@ -30,7 +30,15 @@ class Act(enum.Enum):
     HANG = "say nothing until the test is over"
     TRUNCATE = "announce more than is sent"
     GARBAGE = "send what is no HTTP"
+    DRIP_HEAD = "send a byte now and then, of a head that does not end"
+    DRIP_BODY = "the same, of a body that was announced"
 
+
+DRIPPING: dict[Act, bytes] = {
+    Act.DRIP_HEAD: b"HTTP/1.1 200 OK\r\nX-Long: ",
+    Act.DRIP_BODY: b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n",
+}
+DRIP_SECONDS = 0.05
 
 Script = Callable[[Seen], Reply | Act]
 
@@ -170,6 +178,8 @@ class FakeNode:
                 reply = fake._reply(seen)
                 if reply is Act.GARBAGE:
                     self.wfile.write(b"\x00\x00\x12\x04\n")
+                if isinstance(reply, Act) and reply in DRIPPING:
+                    self._drip(DRIPPING[reply])
                 if isinstance(reply, Act) and reply is not Act.TRUNCATE:
                     self.close_connection = True
                     return
@@ -182,6 +192,11 @@ class FakeNode:
                 self.end_headers()
                 self.wfile.write(answer.body)
                 self.close_connection = self.close_connection or truncated
+
+            def _drip(self, start: bytes) -> None:
+                self.wfile.write(start)
+                while not fake._over.wait(DRIP_SECONDS):
+                    self.wfile.write(b"x")
 
             do_GET = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - http.server's names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -12,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor.client import Client, ClientError, CommitUnknown, NoLeader, Refused, Unreachable
+from anchor.client.connections import Request
+from anchor.client.download import open_download
 from anchor.client.retrying import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX
+from anchor.settings import split_address
 from tests.client.fakes import Act, FakeCluster, FakeNode, Reply, json_reply, problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.client.conftest import Naps
 
 NO_LEADER = problem(503, "no_leader", retryable=True)
@@ -214,6 +220,77 @@ def test_a_mute_endpoint_makes_a_read_unreachable() -> None:
         client.get("k", timeout=0.1)
 
 
+@pytest.mark.parametrize("dripping", [Act.DRIP_HEAD, Act.DRIP_BODY])
+def test_an_answer_that_comes_byte_by_byte_does_not_outlast_the_deadline(dripping: Act) -> None:
+    """Each byte is in time, and the answer is not."""
+    with FakeNode(lambda _: dripping) as node, Client(node.endpoint, timeout=0.3) as client:
+        calls: list[tuple[type[ClientError], Callable[[], object]]] = [
+            (Unreachable, lambda: client.get("k")),
+            (Unreachable, lambda: client.status(node.endpoint)),
+            (CommitUnknown, lambda: client.remove("n2")),
+        ]
+        for error, call in calls:
+            began = time.monotonic()
+            with pytest.raises(error, match="in time"):
+                call()
+            assert time.monotonic() - began < 2
+
+
+def test_a_download_has_to_begin_in_time_and_may_go_on_for_long() -> None:
+    """Its head has a deadline, and after that each piece of its body."""
+    request = Request("GET", "/snapshot")
+    with FakeNode(lambda _: Act.DRIP_HEAD) as node, Client(node.endpoint, timeout=0.3) as client:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="in time"):
+            open_download(client, request)
+        assert time.monotonic() - began < 2
+        node.script = lambda _: Act.DRIP_BODY
+        with open_download(client, request) as download:
+            began = time.monotonic()
+            while time.monotonic() < began + 0.5:
+                assert set(download.read(1 << 16)) == set(b"x")
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[str, int]]:
+    """An address that neither accepts connections nor refuses them."""
+    with socket.socket() as listening, contextlib.ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):  # more than it lets wait
+            sock = waiting.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listening.getsockname())
+        yield listening.getsockname()
+
+
+def _let_names_mean(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: list(found))
+
+
+def test_a_name_of_many_addresses_has_one_deadline(
+    deaf: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect may not take the timeout for each of them."""
+    with Client("name:1", timeout=0.4) as client:
+        _let_names_mean(monkeypatch, *[deaf] * 8)
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="in time"):
+            client.get("k")
+        assert time.monotonic() - began < 1.5
+
+
+def test_an_address_that_is_deaf_leaves_time_for_the_others(
+    deaf: tuple[str, int], nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a name has an IPv6 address that leads nowhere."""
+    with FakeNode(Reply(200, b"v")) as node, Client("name:1", timeout=1) as client:
+        there = [split_address(each) for each in (nowhere, node.endpoint)]
+        _let_names_mean(monkeypatch, deaf, *there)
+        assert client.get("k") == b"v"
+
+
 # --------------------------------------------------------------------- what answers mean
 
 
@@ -224,9 +301,10 @@ def test_an_idle_connection_that_has_ended_is_not_written_to() -> None:
     with FakeNode([closing, Act.SERVE]) as node, Client(node.endpoint) as client:
         client.get("k")
         ((_, connection),) = client._connections._idle[node.endpoint]
-        connection.sock.shutdown(socket.SHUT_WR)  # the node sees the end, and closes its side
-        connection.sock.setblocking(True)
-        connection.sock.recv(1, socket.MSG_PEEK)
+        sock = connection.timed._sock
+        sock.shutdown(socket.SHUT_WR)  # the node sees the end, and closes its side
+        sock.setblocking(True)
+        sock.recv(1, socket.MSG_PEEK)
         client.put("k", b"v")
         assert [seen.connection for seen in node.seen] == [0, 1]
 

@@ -11,6 +11,7 @@ from anchor.client import Client, Unreachable
 from tests.client.fakes import Act, FakeCluster, FakeNode, Reply, Seen, json_reply, problem
 
 if TYPE_CHECKING:
+    from anchor.client.connections import Answer, Request
     from tests.client.conftest import Naps
 
 NO_LEADER = problem(503, "no_leader", retryable=True)
@@ -156,6 +157,36 @@ def test_members_that_do_not_tell_cost_little() -> None:
         client.put("k", b"2")
         assert time.monotonic() - began < 5
         assert client.get("k") == b"2"
+
+
+def test_seeing_who_an_endpoint_is_takes_from_the_time_of_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is left after that is what the answer may take."""
+    cluster = FakeCluster()
+    with (
+        FakeNode(cluster=cluster) as named,
+        FakeNode(cluster=cluster, node_id="n2") as found,
+        Client(named.endpoint) as client,
+    ):
+        client.get("k")
+        named.stop()
+
+        def slow(seen: Seen) -> Reply | Act:
+            time.sleep(0.1)
+            return Act.SERVE if seen.target == "/status" else Reply()
+
+        found.script = slow
+        exchange, limits = client._connections.exchange, []
+
+        def noting(endpoint: str, request: Request, timeout: float, connecting: float) -> Answer:
+            limits.append((request.path, timeout))
+            return exchange(endpoint, request, timeout, connecting)
+
+        monkeypatch.setattr(client._connections, "exchange", noting)
+        client.remove("n9", timeout=1)
+        assert [path for path, _ in limits] == ["/remove", "/status", "/remove"]
+        assert limits[-1][1] <= 0.9
 
 
 def test_the_members_are_those_of_now() -> None:

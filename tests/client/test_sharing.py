@@ -108,7 +108,7 @@ def _increment(client: Client, key: str) -> None:
 
 GREENLETS = """
 import gevent, time
-from tests.client.fakes import FakeNode
+from tests.client.fakes import Act, FakeNode
 with FakeNode() as node, Client(node.endpoint) as client:
     def work(number):
         for _ in range(5):
@@ -124,6 +124,16 @@ with FakeNode() as node, Client(node.endpoint) as client:
             gevent.sleep(0.01)
             ticks.append(time.monotonic())
     ticking = gevent.spawn(tick)
+    node.script = lambda _: Act.DRIP_BODY
+    began = time.monotonic()
+    try:
+        client.get("k", timeout=0.3)
+    except Unreachable:
+        assert time.monotonic() - began < 2, "each byte gave it new time"
+    else:
+        raise AssertionError
+    assert len(ticks) > 10, "waiting held the hub"
+    ticks.clear()
     node.stop()
     try:
         client.put("k", "v", timeout=0.5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,7 @@ from tests.client.fakes import Act, FakeCluster, FakeNode, Reply, Seen, problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.client.conftest import Naps
+    from tests.client.conftest import Naps, SleepingMachine
 
 NO_LEADER = problem(503, "no_leader", retryable=True)
 UNKNOWN = problem(504, "commit_unknown")
@@ -373,6 +375,42 @@ def test_a_session_that_was_idle_is_replaced_rather_than_trusted() -> None:
         assert [number for _, number in node.numbers] == ["1", "2", "3", "1"]
 
 
+def test_a_session_ages_while_the_machine_sleeps(machine: SleepingMachine) -> None:
+    """The cluster's time went on."""
+    with FakeNode() as node, Client(node.endpoint) as client:
+        client.put("k", b"1")
+        machine.sleep(31)
+        client.put("k", b"2")
+        assert [number for _, number in node.numbers] == ["1", "1"]
+
+
+def test_sessions_of_a_burst_are_forgotten_when_they_are_too_old() -> None:
+    """Those that lie below the one in use too, and they are not deleted one by one at the end."""
+    with FakeNode() as node, Client(node.endpoint) as client:
+        together = threading.Barrier(5)
+
+        def script(seen: Seen) -> Act:
+            if seen.method == "PUT":
+                together.wait(10)
+            return Act.SERVE
+
+        node.script = script
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda number: client.put(f"k{number}", b"v"), range(5)))
+        node.script = lambda _: Act.SERVE
+        assert client._sessions is not None
+        *old, recent, fresh = client._sessions._idle
+        for session in old:
+            session.used_at -= 31
+        client.put("k", b"v")
+        assert client._sessions._idle == [recent, fresh]
+        recent.used_at -= 31
+        client.close()
+        assert [each.target for each in node.all_seen if each.method == "DELETE"] == [
+            f"/sessions/{fresh.id}"
+        ]
+
+
 def test_a_session_outlives_the_longest_call() -> None:
     """Its time to live follows the timeout."""
     for timeout, ttl_seconds in ((5, 60.0), (100, 400.0), (1e6, 86_400.0)):
@@ -437,6 +475,24 @@ def test_a_write_is_not_sent_again_when_its_key_may_be_forgotten(
             client.put("k", b"v")
         assert time.monotonic() - began < 5
         assert len(node.seen) > 1
+
+
+def test_a_key_ages_while_the_machine_sleeps(machine: SleepingMachine, naps: Naps) -> None:
+    """A laptop that wakes up in the middle of a long call must not do a write twice."""
+
+    def script(seen: Seen) -> Act:
+        if seen.method != "PUT" or len(node.seen) > 1:
+            return Act.SERVE
+        machine.sleep(600)
+        return Act.LOSE
+
+    with (
+        FakeNode(script) as node,
+        Client(node.endpoint, sleep=naps, sessions=False, timeout=3600) as client,
+    ):
+        with pytest.raises(CommitUnknown):
+            client.put("k", b"v")
+        assert len(node.seen) == 1
 
 
 # --------------------------------------------------------------------- neither is known

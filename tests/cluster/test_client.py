@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from anchor.client import Client, PreconditionFailed
+from tests.client.fakes import Act, FakeNode, Reply, Seen, problem
 from tests.cluster.processes import eventually
 
 if TYPE_CHECKING:
@@ -222,6 +225,25 @@ def test_example_leader_is_succeeded_by_one_with_a_higher_token(cluster: Cluster
                 sys.path.pop(0)
             with pytest.raises(leader_election.Deposed):
                 leader_election.write_as_leader(client, "work", "late", first)
+
+
+def test_example_leader_pauses_when_it_is_refused_at_once() -> None:
+    """As where the quota is exceeded: it neither ends nor asks as fast as it can."""
+    asked_at = []
+
+    def script(seen: Seen) -> Reply | Act:
+        if seen.method != "PUT":
+            return Act.SERVE
+        asked_at.append(time.monotonic())
+        return problem(507, "quota_exceeded")
+
+    with (
+        FakeNode(script) as node,
+        Program("leader_election.py", node.endpoint, "ann", "0.4") as ann,
+    ):
+        ann.prints("ann does not lead: quota_exceeded")
+        eventually("it asks again", lambda: len(asked_at) > 3)
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(asked_at))
 
 
 def test_example_follows_a_configuration_through_everything(cluster: Cluster) -> None:
