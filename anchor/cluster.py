@@ -348,4 +348,4 @@ def _voters(name: str, answer: Mapping[str, Any]) -> set[str]:
         for peer in (peers if isinstance(peers, list) else [])
         if isinstance(peer, dict) and peer.get("role") != "learner"
     }
-    return found | ({name} if answer.get("role") != "learner" else set())
+    return found | ({name} if answer.get("role") not in {"learner", "joining"} else set())

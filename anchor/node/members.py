@@ -62,10 +62,11 @@ def role_of(raft: Raft, member_id: str) -> str:
         return "removed"
     if member_id in raft.configuration.learners:
         return "learner"
+    if member_id not in raft.configuration.members:
+        # A newcomer hears of its leader before it has the configuration that names it.
+        return "joining"
     if member_id == raft.id:
-        # A newcomer hears of its leader before it has the configuration that names it: no vote.
-        without_vote = raft.role is Role.FOLLOWER and not raft.configuration.has_vote(member_id)
-        return "learner" if without_vote else raft.role.value
+        return raft.role.value
     return Role.LEADER.value if member_id == raft.leader_id else Role.FOLLOWER.value
 
 

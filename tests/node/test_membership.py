@@ -203,6 +203,6 @@ def test_a_removed_member_is_told_for_a_while() -> None:
 def test_a_newcomer_is_no_voter_before_it_has_the_configuration_that_says_so() -> None:
     """It hears who leads before: whoever waits for three voters must not count it yet."""
     raft = Raft("n1", MemoryLog(), Options(), random.Random(1))
-    assert (raft.role, role_of(raft, "n1")) == (Role.FOLLOWER, "learner")
+    assert (raft.role, role_of(raft, "n1")) == (Role.FOLLOWER, "joining")
     raft.found(Configuration({"n1": Member("n1"), "n2": Member("n2")}, frozenset({"n1", "n2"})))
     assert (raft.role, role_of(raft, "n1")) == (Role.FOLLOWER, "follower")
