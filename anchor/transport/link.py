@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _KICK_SECONDS = 0.25  # how often a sign of life may cut a back-off short
 _REFUSED_BACKOFF_SECONDS = 0.25  # who refuses us is up, and may soon know better
 _RENEW_AFTER = 2  # failures in a row on one channel
+MISSED_ROUNDS = 3  # of looking round, and this process was paused
 
 
 class Link:
@@ -53,7 +54,10 @@ class Link:
         self._channel_failures = 0
         self._last_kick = 0.0
         self._pinging = False
+        self._pinged_at = 0.0
         self._next_ping = 0.0
+        self._looked_round = self.last_heard
+        self._forgiven = 0.0
 
     # --- the channel -------------------------------------------------------------------------
 
@@ -146,9 +150,14 @@ class Link:
             self.retry.wait(self._rng.uniform(0.0, cap))
         self.retry.clear()
 
-    def forgive(self, now: float) -> None:
-        """Start judging anew: it was we who did not listen."""
-        self.last_heard = self.last_answer = now
+    def look_round(self, now: float) -> None:
+        """Start judging anew if nobody looked round for long: it was we who did not listen."""
+        if self._overslept(now):
+            self.last_heard = self.last_answer = self._forgiven = now
+        self._looked_round = now
+
+    def _overslept(self, now: float) -> bool:
+        return now - self._looked_round > MISSED_ROUNDS * self._options.round_seconds
 
     def _backoff_cap_seconds(self) -> float:
         options = self._options
@@ -174,6 +183,7 @@ class Link:
         local = self._admission
         wire = codec.encode_identify(local.cluster_id, local.member_id, local.incarnation)
         self._pinging = True
+        self._pinged_at = now
         try:
             self.channel().call_later(channels.IDENTIFY, wire, timeout_seconds, self._pinged)
         except CallFailed:
@@ -184,6 +194,8 @@ class Link:
         if self._closed or (isinstance(outcome, CallFailed) and outcome.is_cancelled):
             return  # by us, with its channel
         now = time.monotonic()
+        if isinstance(outcome, CallFailed) and outcome.is_timeout and self._slept_meanwhile(now):
+            return  # whether it answered in time, nobody can tell: the next round asks again
         reason = self._what_is_wrong(outcome)
         if reason:
             self.failed(reason)
@@ -193,6 +205,9 @@ class Link:
         self.last_heard = self.last_answer = now
         if not self.refused:
             self.answered()
+
+    def _slept_meanwhile(self, now: float) -> bool:
+        return self._overslept(now) or self._forgiven > self._pinged_at
 
     def _what_is_wrong(self, outcome: bytes | CallFailed) -> str:
         """Empty if the member we mean answered the ping; otherwise what is wrong."""

@@ -29,3 +29,8 @@ class TransportOptions:
     first_message_timeout_ms: int = 2000  # a stream must say who it is by then
     backoff_min_ms: int = 50
     backoff_max_ms: int = 2000
+
+    @property
+    def round_seconds(self) -> float:
+        """How often silence is judged, everybody's: ten times in each silence timeout."""
+        return self.silence_timeout_ms / 10_000

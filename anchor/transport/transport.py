@@ -180,17 +180,14 @@ class Transport:
                 peer.timeout_now(message)
 
     def _monitor(self) -> None:
-        """Judge silence, everybody's, ten times in each silence timeout."""
-        pause = self._options.silence_timeout_ms / 10_000
-        last = time.monotonic()
-        while not self._stopped.wait(pause):
-            last, before = time.monotonic(), last
-            self._server.check(last)
+        """Judge silence, everybody's."""
+        while not self._stopped.wait(self._options.round_seconds):
+            now = time.monotonic()
+            self._server.check(now)
             for peer in list(self._peers.values()):
-                if last - before > 3 * pause:  # we were paused ourselves: nobody was silent
-                    peer.link.forgive(last)
+                peer.link.look_round(now)
                 try:
-                    peer.check(last)
+                    peer.check(now)
                 except Exception:  # one that cannot be judged must not hide the others
                     _LOGGER.exception("failed to look after %s", peer.id)
 

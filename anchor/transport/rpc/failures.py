@@ -50,13 +50,18 @@ class CallFailed(Exception):  # noqa: N818 - named for what it is
         return self.status is grpc.StatusCode.CANCELLED
 
     @property
+    def is_timeout(self) -> bool:
+        """Whether no answer came in time."""
+        return self.status is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    @property
     def why(self) -> str:
         """Say what went wrong in a few words, without gRPC's nesting."""
         if self.status is grpc.StatusCode.UNAVAILABLE:
             for theirs, ours in _PLAIN_WORDS.items():
                 if theirs in self.detail:
                     return ours
-        if self.status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if self.is_timeout:
             return "no answer in time"
         return str(self)
 
