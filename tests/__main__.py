@@ -73,7 +73,7 @@ def run_all(python: Path) -> int:
     Their tests run apart, so that nothing is traced where greenlets are: CPython 3.11 can spin for
     ever when it is traced while greenlet takes a dead thread apart.
     """
-    workers = ["--numprocesses", str(min(os.cpu_count() or 1, 8))]
+    workers = ["--numprocesses", str(min(os.cpu_count() or 1, 8)), "--durations=20"]
     coverage = [*(f"--cov=anchor.{name}" for name in PURE_PACKAGES), "--cov-report="]
     demand = ["--show-missing", "--skip-covered", "--fail-under=100"]
     pure = [f"tests/{name}" for name in PURE_PACKAGES]
